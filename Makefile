@@ -1,0 +1,38 @@
+# Each target sets up what it needs: `make demo` and `make test` alone are enough on a fresh machine.
+PYTHON ?= python3
+BROKER ?= embedded
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: setup lint test test-faults demo bench up clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
+	# Ray's start is three times faster with its bytecode compiled.
+	-$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit/test_imports.py
+
+test: lint
+	$(BIN)/python -m pytest -m "not long" --durations 15
+
+test-faults: setup
+	$(BIN)/python -m pytest tests/faults
+
+demo: setup
+	$(BIN)/python -m jobs.demo --broker $(BROKER)
+
+bench: setup
+	$(BIN)/python -m benchmarks.throughput
+
+# A broker to try things on; docker compose where Docker answers, else Apache Kafka's jars.
+up: setup
+	docker compose up --wait 2>/dev/null || $(BIN)/python -m jobs.local_broker --kind kafka
