@@ -1,0 +1,1 @@
+"""Headrace: scores Kafka streams with ONNX models on Ray, exactly once."""
