@@ -1,0 +1,1 @@
+"""One vendor each; imported by `pipeline.wire` only."""

@@ -1,0 +1,84 @@
+"""ONNX Runtime: opens a model, says its signature, runs it on one thread."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from pipeline.errors import ConfigInvalid, Mistake
+from pipeline.model import Signature, Tensor
+
+PROVIDERS = ("CPUExecutionProvider",)
+# ONNX Runtime's errors have no root of their own.
+_FAILURES: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
+)
+
+
+class OnnxModel:
+    """One ONNX Runtime session; only `outputs` are computed (all where it is None).
+
+    `file` is what mistakes name. Raises ConfigInvalid where the model can't be opened, lacks an
+    output or runs on another provider than was asked for.
+    """
+
+    def __init__(
+        self, model: bytes, outputs: Sequence[str] | None = None, file: str = "model.onnx"
+    ) -> None:
+        options = onnxruntime.SessionOptions()
+        # Replicas scale by processes: threads of one session that spin would take their cores.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS))
+        except _FAILURES as failure:
+            problem = " ".join(f"can't be opened: {failure}".split())
+            way_out = "Export it again for ONNX Runtime " + onnxruntime.__version__
+            raise ConfigInvalid([Mistake(file, None, problem, way_out)]) from failure
+        # The runtime falls back to another provider without an error.
+        used = session.get_providers()
+        if used != list(PROVIDERS):
+            way_out = "Install an onnxruntime that has the provider"
+            mistake = Mistake(file, used, f"runs elsewhere than on {PROVIDERS}", way_out)
+            raise ConfigInvalid([mistake])
+        self.signature = Signature(
+            inputs={one.name: _tensor(one.type, one.shape) for one in session.get_inputs()},
+            outputs={one.name: _tensor(one.type, one.shape) for one in session.get_outputs()},
+        )
+        self._names = list(self.signature.outputs) if outputs is None else list(outputs)
+        unknown = [name for name in self._names if name not in self.signature.outputs]
+        if unknown:
+            way_out = f"The model's outputs are {', '.join(self.signature.outputs)}"
+            raise ConfigInvalid([Mistake(file, unknown, "has no such output", way_out)])
+        self._session = session
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """Outputs by name: arrays `[batch, ...]`, or a list of dicts for a sequence of maps.
+
+        Raises what ONNX Runtime raises, which fails the whole batch for one bad value.
+        """
+        values = self._session.run(self._names, dict(feeds))
+        return dict(zip(self._names, values, strict=True))
+
+
+def _tensor(text: str, shape: Sequence[object]) -> Tensor:
+    match = re.fullmatch(r"tensor\((\w+)\)", text)
+    if match is None:
+        # The runtime writes seq(map(int64,tensor(float))).
+        inner = re.fullmatch(r"seq\(map\((\w+),\s*tensor\((\w+)\)\)\)", text)
+        kind = f"sequence(map({inner[1]},{inner[2]}))" if inner else text
+        return Tensor(kind, ())
+    # A named axis comes as its name, an unknown one as None: both are free.
+    axes = tuple(axis if isinstance(axis, int) and axis > 0 else None for axis in shape)
+    return Tensor(match[1], axes)

@@ -1,0 +1,318 @@
+"""JSON to columns: one bad record is one reject, and its neighbours go on."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.decode import DECODERS
+from pipeline.errors import ConfigInvalid
+from pipeline.model import Choice, FieldSpec, InputSpec, Tensor
+from pipeline.recipe import Decoded, Needs
+from pipeline.schema import pass_through_fields
+
+FLOAT = Tensor("float", (None, 2))
+json_decoder = DECODERS["json"]
+
+
+def named(*fields: FieldSpec, kind: str = "float", **rest: Any) -> Needs:
+    tensor = Tensor(kind, (None, len(fields)))
+    return Needs(((InputSpec("x", fields, stacked=True), tensor),), **rest)
+
+
+def single(field: FieldSpec, tensor: Tensor, **rest: Any) -> Needs:
+    return Needs(((InputSpec("x", (field,), stacked=False), tensor),), **rest)
+
+
+AB = named(FieldSpec("a"), FieldSpec("b"))
+VECTOR = single(FieldSpec("v"), FLOAT)
+
+
+def decode(needs: Needs, *values: bytes | None) -> Decoded:
+    return json_decoder(needs)(values)
+
+
+def reasons(decoded: Decoded) -> list[tuple[int, str, str]]:
+    assert all(reject.stage == "decode" for reject in decoded.rejects)
+    return [(reject.row, reject.exception, reject.message) for reject in decoded.rejects]
+
+
+BAD_ANYWHERE = [
+    (None, "Tombstone"),
+    (b"", "MalformedJSON"),
+    (b'{"a": 1, "b": 2, "v": [1, 2]', "MalformedJSON"),
+    (b'{"a": 1, "b": 2, "v": [1, 2]} x', "MalformedJSON"),
+    (b'{"a": NaN, "b": 2, "v": [NaN, 2]}', "MalformedJSON"),
+    (b'{"a": 1, "b": 2, "v": [1, 2], "c": "\xff"}', "InvalidUTF8"),
+    (b"[1, 2]", "NotAnObject"),
+    (b"7", "NotAnObject"),
+    (b"[" * 1000 + b"]" * 1000, "TooDeep"),
+    (b'{"a": 1, "b": 2, "v": [1, 2], "c": ' + b"[" * 1000 + b"]" * 1000 + b"}", "TooDeep"),
+    (
+        b'{"a": 1, "b": 2, "v": [1, 2], "c": ' + b'{"c":' * 100_000 + b"1" + b"}" * 100_001,
+        "TooDeep",
+    ),
+    (b'{"c": "a newline\n in a string"}', "MalformedJSON"),
+]
+BAD_NUMBERS = [
+    ("1e39", "InvalidField"),
+    ("1e400", None),
+    ("true", "InvalidField"),
+    ('"1"', "InvalidField"),
+    ("null", None),
+    ("[1]", "InvalidField"),
+    ("{}", "InvalidField"),
+    ("1" + "0" * 400, None),
+]
+
+
+@pytest.mark.parametrize("needs", [AB, VECTOR], ids=["named", "vector"])
+@pytest.mark.parametrize(("value", "exception"), BAD_ANYWHERE)
+def test_bad_record_is_one_reject(needs: Needs, value: bytes | None, exception: str) -> None:
+    """Whatever is wrong with a record, it alone is rejected and says why."""
+    good = b'{"a": 1, "b": 2.5, "v": [1, 2.5]}'
+    decoded = decode(needs, good, value, good)
+    assert [(row, name) for row, name, _ in reasons(decoded)] == [(1, exception)]
+    assert decoded.accepted.tolist() == [0, 2]
+    assert decoded.events.feeds["x"].tolist() == [[1, 2.5], [1, 2.5]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("number", "exception"), BAD_NUMBERS)
+@pytest.mark.parametrize("template", ['{"a": 1, "b": %s}', '{"v": [1, %s]}'])
+def test_bad_number_is_one_reject(template: str, number: str, exception: str | None) -> None:
+    """What is no number of the input's type is rejected, as a field and inside an array."""
+    needs = VECTOR if "v" in template else AB
+    good = b'{"a": 3, "b": 4, "v": [3, 4]}'
+    decoded = decode(needs, (template % number).encode(), good)
+    ((row, name, message),) = reasons(decoded)
+    assert row == 0
+    assert decoded.events.feeds["x"].tolist() == [[3, 4]]  # type: ignore[attr-defined]
+    if exception is not None:
+        assert name == exception
+        assert ("'v'" if "v" in template else "'b'") in message
+
+
+@pytest.mark.parametrize("array", ["[1]", "[1, 2, 3]", "[]", "[[1, 2]]", "[[1, 2], []]", "{}", "1"])
+def test_array_of_another_shape_is_rejected(array: str) -> None:
+    """An array too short, too long or nested never reaches the model."""
+    decoded = decode(VECTOR, f'{{"v": {array}}}'.encode(), b'{"v": [1, 2]}')
+    assert [name for _, name, _ in reasons(decoded)] == ["InvalidField"]
+    assert decoded.accepted.tolist() == [1]
+
+
+def test_array_takes_integers_and_other_arrays_beside_it() -> None:
+    """Integers in an array are numbers; an array that nobody asked for changes nothing."""
+    decoded = decode(VECTOR, b'{"tags": [[1], ["x"]], "v": [1, -2]}', b'{"v": [0.5, 3]}')
+    assert decoded.events.feeds["x"].tolist() == [[1, -2], [0.5, 3]]  # type: ignore[attr-defined]
+    assert not decoded.rejects
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "good"),
+    [
+        ("int32", "2147483648", True),
+        ("int64", "9223372036854775808", True),
+        ("int64", "1.5", True),
+        ("int64", "true", True),
+        ("double", "1e400", True),
+        ("bool", "1", False),
+        ("string", "1", False),
+    ],
+)
+def test_other_kinds_are_held_to_their_type(kind: str, number: str, good: bool) -> None:
+    """Integers, doubles, bools and strings out of type or range are rejected."""
+    fine: Any = {"bool": True, "string": "é"}.get(kind, 7)
+    needs = single(FieldSpec("a"), Tensor(kind, (None,)))
+    decoded = decode(needs, f'{{"a": {number}}}'.encode(), json.dumps({"a": fine}).encode())
+    assert decoded.accepted.tolist() == [1]
+    feed = decoded.events.feeds["x"]  # type: ignore[attr-defined]
+    assert feed.shape == (1,)
+    assert feed[0] == fine
+    assert good or len(decoded.rejects) == 1
+
+
+def test_missing_field_is_named() -> None:
+    """The message says which field is missing and who says that it is needed."""
+    assert reasons(decode(AB, b'{"a": 1}')) == [
+        (0, "MissingField", "field 'b' is missing; model.yaml says it is required")
+    ]
+
+
+def test_choices_stand_in_for_what_is_wrong() -> None:
+    """`missing`, `null` and `invalid` each put their own value in place."""
+    field = FieldSpec("a", missing=math.nan, null=2, invalid=3.0)
+    needs = named(field, FieldSpec("b"), pass_through=pass_through_fields({"a": "float64"}))
+    decoded = decode(needs, b'{"b": 1}', b'{"a": null, "b": 1}', b'{"a": 0.5, "b": 1}')
+    np.testing.assert_array_equal(
+        decoded.events.feeds["x"],  # type: ignore[attr-defined]
+        np.array([[math.nan, 1], [2, 1], [0.5, 1]], np.float32),
+    )
+    assert decoded.events.columns["a"] == [None, None, 0.5]  # type: ignore[attr-defined]
+    decoded = decode(named(field), b'{"a": "x"}', b'{"a": 1e39}')
+    assert decoded.events.feeds["x"].tolist() == [[3], [3]]  # type: ignore[attr-defined]
+
+
+def test_choice_reject_for_null_only() -> None:
+    """A field may be absent and yet not null."""
+    needs = named(FieldSpec("a", missing=0.0, null=Choice.REJECT))
+    decoded = decode(needs, b"{}", b'{"a": null}')
+    assert decoded.accepted.tolist() == [0]
+    assert reasons(decoded)[0][:2] == (1, "NullField")
+
+
+def test_default_of_a_vector() -> None:
+    """A whole array has a default, as a list or as NaN throughout."""
+    needs = single(FieldSpec("v", missing=[1.0, 2.0], null=math.nan), FLOAT)
+    decoded = decode(needs, b"{}", b'{"v": null}', b'{"v": [5, 6]}')
+    np.testing.assert_array_equal(
+        decoded.events.feeds["x"],  # type: ignore[attr-defined]
+        [[1, 2], [math.nan, math.nan], [5, 6]],
+    )
+
+
+def test_dotted_names_reach_into_objects() -> None:
+    """Nested fields are found, missing ones are named, and the object itself may pass through."""
+    passed = pass_through_fields({"geo": {"country": "string", "lat": "float64"}, "tags": ["int8"]})
+    needs = named(FieldSpec("geo.lat"), FieldSpec("geo.at.x"), pass_through=passed)
+    decoded = decode(
+        needs,
+        b'{"geo": {"lat": 1, "at": {"x": 2}, "country": "NL"}, "tags": [1, null]}',
+        b'{"geo": {"lat": 1}}',
+        b'{"geo": 3}',
+        b'{"geo": {"lat": 4, "at": {"x": 5}}, "tags": [300]}',
+    )
+    assert decoded.events.feeds["x"].tolist() == [[1, 2]]  # type: ignore[attr-defined]
+    columns = decoded.events.columns  # type: ignore[attr-defined]
+    assert columns["geo"] == [{"country": "NL", "lat": 1.0}]
+    assert columns["tags"] == [[1, None]]
+    assert [message.split(" ")[1] for _, _, message in reasons(decoded)] == [
+        "'geo.at.x'",
+        "'geo.lat'",
+        "'tags'",
+    ]
+
+
+def test_what_passes_through_may_be_absent_but_not_mistyped() -> None:
+    """An absent field becomes null; one of another type rejects the record."""
+    for needs in (named(FieldSpec("a")), VECTOR):
+        asked = Needs(needs.inputs, pass_through_fields({"id": "int64", "card": "string"}))
+        event = {"a": 1, "v": [1, 2]}
+        values = [
+            json.dumps({**event, **more}).encode()
+            for more in ({"id": 1, "card": "x"}, {}, {"id": "1"}, {"id": True}, {"card": None})
+        ]
+        decoded = decode(asked, *values)
+        assert decoded.accepted.tolist() == [0, 1, 4]
+        assert decoded.events.columns == {"id": [1, None, None], "card": ["x", None, None]}  # type: ignore[attr-defined]
+        assert {name for _, name, _ in reasons(decoded)} == {"InvalidField"}
+
+
+def test_event_time_in_milliseconds_or_iso() -> None:
+    """Times become µs; what is no time, or absent, rejects the record."""
+    for needs in (named(FieldSpec("a")), VECTOR):
+        asked = Needs(needs.inputs, event_time="ts")
+        times = ["1000", '"1970-01-01T00:00:02Z"', '"1970-01-01T01:00:03+01:00"', "true", '"soon"',
+                 "1e3", "99999999999999999999", "9999999999999999", None]  # fmt: skip
+        values = [
+            (f'{{"a": 1, "v": [1, 2], "ts": {time}}}' if time else '{"a": 1, "v": [1, 2]}').encode()
+            for time in times
+        ]
+        decoded = decode(asked, *values)
+        assert decoded.event_time is not None
+        assert decoded.event_time.tolist() == [1_000_000, 2_000_000, 3_000_000]
+        assert [row for row, _, _ in reasons(decoded)] == [3, 4, 5, 6, 7, 8]
+
+
+def test_extra_fields_are_rejected_where_asked() -> None:
+    """`extra_fields: reject` names the field that nobody asked for; the default ignores it."""
+    value = b'{"a": 1, "b": 2, "c": 3}'
+    assert decode(AB, value).accepted.tolist() == [0]
+    strict = Needs(AB.inputs, extra_fields="reject")
+    assert "'c'" in reasons(decode(strict, value))[0][2]
+    assert decode(strict, b'{"a": 1, "b": 2}').accepted.tolist() == [0]
+
+
+def test_array_fills_an_input_of_more_axes() -> None:
+    """A flat array takes the shape of the input, [batch, 1, 4]."""
+    decoded = decode(single(FieldSpec("v"), Tensor("float", (None, 1, 4))), b'{"v": [1, 2, 3, 4]}')
+    assert decoded.events.feeds["x"].shape == (1, 1, 4)  # type: ignore[attr-defined]
+
+
+def test_several_inputs_of_several_kinds() -> None:
+    """Each input gets its own fields and type; one field may feed two inputs."""
+    needs = Needs(
+        (
+            (InputSpec("x", (FieldSpec("a"), FieldSpec("b")), stacked=True), FLOAT),
+            (InputSpec("user", (FieldSpec("u"),), stacked=False), Tensor("int64", (None, 1))),
+            (InputSpec("words", (FieldSpec("w"),), stacked=False), Tensor("string", (None, 2))),
+            (InputSpec("again", (FieldSpec("a"),), stacked=False), Tensor("double", (None,))),
+        )
+    )
+    decoded = decode(needs, b'{"a": 1, "b": 2, "u": 3, "w": ["x", "y"]}')
+    feeds = decoded.events.feeds  # type: ignore[attr-defined]
+    assert {name: feed.tolist() for name, feed in feeds.items()} == {
+        "x": [[1, 2]],
+        "user": [[3]],
+        "words": [["x", "y"]],
+        "again": [1],
+    }
+    assert feeds["again"].dtype == np.float64
+
+
+def test_types_that_exclude_each_other_are_mistakes() -> None:
+    """A field asked for as a number and as a string is found before the start."""
+    with pytest.raises(ConfigInvalid, match="exclude"):
+        json_decoder(Needs(AB.inputs, pass_through_fields({"a": "string"})))
+
+
+def test_empty_batch() -> None:
+    """No values give no events, in the right shape."""
+    for needs in (AB, VECTOR):
+        decoded = decode(needs)
+        assert decoded.events.feeds["x"].shape == (0, 2)  # type: ignore[attr-defined]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.sampled_from("abvct"), below),
+    max_leaves=8,
+)
+FLOATS = st.lists(
+    st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2
+)
+EVENTS = st.builds(lambda v, i: {"a": v[0], "b": v[1], "v": v, "id": i}, FLOATS, st.integers(0, 9))
+
+
+@given(
+    st.lists(
+        st.none() | st.binary(max_size=20) | (JSON | EVENTS).map(lambda x: json.dumps(x).encode())
+    )
+)
+def test_each_row_is_accepted_or_rejected_as_if_alone(values: list[bytes | None]) -> None:
+    """Rows are answered once each, and a record's answer does not depend on its neighbours."""
+    for needs in (AB, VECTOR):
+        read = json_decoder(Needs(needs.inputs, pass_through_fields({"id": "int64"})))
+        together = read(values)
+        rows = [*together.accepted.tolist(), *(reject.row for reject in together.rejects)]
+        assert sorted(rows) == list(range(len(values)))
+        feed = iter(together.events.feeds["x"])  # type: ignore[attr-defined]
+        for row, value in enumerate(values):
+            alone = read([value])
+            assert len(alone.accepted) == (row in together.accepted)
+            if len(alone.accepted):
+                np.testing.assert_array_equal(alone.events.feeds["x"][0], next(feed))  # type: ignore[attr-defined]
+
+
+@given(st.lists(EVENTS))
+def test_good_events_arrive_exactly(events: list[dict[str, Any]]) -> None:
+    """What a float32 can hold arrives unchanged, by both ways of reading."""
+    values = [json.dumps(event).encode() for event in events]
+    expected = np.array([event["v"] for event in events], np.float32).reshape(-1, 2)
+    for needs in (AB, VECTOR):
+        decoded = decode(needs, *values)
+        assert not decoded.rejects
+        np.testing.assert_array_equal(decoded.events.feeds["x"], expected)  # type: ignore[attr-defined]
