@@ -1,0 +1,254 @@
+"""Journal to Parquet: the same rows under the same name, however often it is done again.
+
+Everything a file holds comes from the journal: its rows, its schema and compression from the
+chunks, its date from the commit records, its end from a roll record. The archiver so needs no
+job config, and a file that was being written when its archiver died is simply made again.
+
+Rows are accepted only where they continue what was accepted before. Under `exactly_once` that is
+always so. Under `at_least_once` it drops what a successor repeats, and what a zombie writes beyond
+its place, which the successor writes again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import journal
+from pipeline.control import ArchiveReport
+from pipeline.errors import ClusterUnfit
+from pipeline.ports import Attempt, Clock, FileStore, JournalReader, JournalRecord
+
+# Row groups of this many rows compress well and read fast; it also bounds what is held in memory,
+# with the bytes below, for each journal partition.
+GROUP_ROWS = 65_536
+GROUP_BYTES = 16 << 20
+POLL_RECORDS = 64
+POLL_SECONDS = 0.05
+KEEP_ALIVE_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class _File:
+    """The file in the making of one journal partition."""
+
+    attempt: Attempt
+    rows: list[pa.Table] = field(default_factory=list)
+    count: int = 0
+    nbytes: int = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """One journal partition: where it is read, what was accepted, what waits for its commit."""
+
+    position: int
+    expected: dict[int, int]
+    rolled: dict[int, int]
+    chunks: dict[tuple[str, int], list[tuple[int, bytes]]] = field(default_factory=dict)
+    file: _File | None = None
+    pending_rows: int = 0
+    pending_since: int | None = None
+
+
+class Archiver:
+    """Owns the files and the progress of every journal partition; used by one thread."""
+
+    def __init__(
+        self, reader: JournalReader, files: FileStore, clock: Clock, memory: Callable[[], int]
+    ) -> None:
+        self._reader = reader
+        self._files = files
+        self._clock = clock
+        self._memory = memory
+        self._lines = {
+            number: _Line(position, *decode_note(note))
+            for number, (position, note) in reader.start().items()
+        }
+        self._rows = 0
+        self._made = 0
+        self._saved_at = clock.monotonic()
+
+    def turn(self, seconds: float) -> ArchiveReport:
+        """Read and archive for at most about `seconds`, and say how far it came.
+
+        Raises ClusterUnfit where the disk refuses or the journal cannot be read, Retriable.
+        """
+        end = self._clock.monotonic() + seconds
+        met: set[int] = set()
+        while self._clock.monotonic() < end:
+            records, ends = self._reader.poll(POLL_RECORDS, POLL_SECONDS)
+            met |= ends
+            progress: dict[int, tuple[int, str]] = {}
+            for record in records:
+                met.discard(record.partition)
+                if self._read(record):
+                    line = self._lines[record.partition]
+                    progress[record.partition] = (line.position, encode_note(line))
+            if self._clock.monotonic() - self._saved_at >= KEEP_ALIVE_SECONDS:
+                progress = self._progress_to_keep()
+            if progress:
+                self._reader.save(progress)
+                self._saved_at = self._clock.monotonic()
+            if not records and met >= self._lines.keys():
+                break
+        return self._report()
+
+    def _progress_to_keep(self) -> dict[int, tuple[int, str]]:
+        """Only where nothing is pending: elsewhere the next roll saves."""
+        return {
+            number: (line.position, encode_note(line))
+            for number, line in self._lines.items()
+            if line.file is None and not line.chunks
+        }
+
+    def _read(self, record: JournalRecord) -> bool:
+        """Take one record in; True at a file boundary."""
+        line = self._lines[record.partition]
+        line.position = record.offset + 1
+        key = journal.read_key(record.key)
+        if key.kind == journal.ROLL:
+            self._roll(line)
+            positions = journal.read_roll(record.value).positions
+            line.rolled = {int(number): offset for number, offset in positions.items()}
+            return True
+        if line.pending_since is None:
+            line.pending_since = record.timestamp
+        if key.kind == journal.CHUNK:
+            waiting = line.chunks.setdefault((key.writer, key.sequence), [])
+            waiting.append((record.offset, record.value))
+        else:
+            self._commit(record.partition, line, journal.read_commit(record.value))
+        return False
+
+    def _commit(self, slot: int, line: _Line, commit: journal.CommitRecord) -> None:
+        chunks = line.chunks.pop((commit.writer, commit.sequence), [])
+        accepted = accept(line.expected, commit)
+        if len(chunks) != commit.chunks or not accepted:
+            return
+        for number, (_, following) in accepted.items():
+            line.expected[number] = following
+        whole = all(accepted.get(n) == (first, nxt) for n, first, nxt in commit.spans)
+        for offset, body in chunks:
+            table = journal.read_chunk(body)
+            if not whole:
+                table = only(table, accepted)
+            if table.num_rows:
+                self._append(slot, line, offset, commit.date, table)
+
+    def _append(self, slot: int, line: _Line, offset: int, date: str, table: pa.Table) -> None:
+        if line.file is None:
+            name = f"date={date}/{slot:04d}-{offset:020d}.parquet"
+            compression = table.schema.metadata[b"headrace.compression"].decode()
+            line.file = _File(self._files.attempt(name, table.schema, compression))
+        file = line.file
+        file.rows.append(table)
+        file.count += table.num_rows
+        file.nbytes += table.nbytes
+        line.pending_rows += table.num_rows
+        if file.count >= GROUP_ROWS or file.nbytes >= GROUP_BYTES:
+            self._flush(file)
+
+    @staticmethod
+    def _flush(file: _File) -> None:
+        if file.rows:
+            file.attempt.write(pa.concat_tables(file.rows))
+        file.rows, file.count, file.nbytes = [], 0, 0
+
+    def _roll(self, line: _Line) -> None:
+        # A zombie's chunks before the boundary, whose commit may follow it, would be known to this
+        # archiver and not to one that starts here: neither uses them.
+        line.chunks.clear()
+        if line.file is not None:
+            self._flush(line.file)
+            line.file.attempt.publish()
+            self._rows += line.pending_rows
+            self._made += 1
+        line.file = None
+        line.pending_rows = 0
+        line.pending_since = None
+
+    def _report(self) -> ArchiveReport:
+        ends = self._reader.ends()
+        lag = sum(max(0, ends[n] - line.position) for n, line in self._lines.items())
+        oldest = min(
+            (line.pending_since for line in self._lines.values() if line.pending_since is not None),
+            default=None,
+        )
+        pending = sum(line.pending_rows for line in self._lines.values())
+        return ArchiveReport(
+            rows=self._rows,
+            files=self._made,
+            pending_rows=pending,
+            lag=lag,
+            oldest=0.0 if oldest is None else max(0.0, self._clock.time() - oldest / 1000),
+            rolled={n: at for line in self._lines.values() for n, at in line.rolled.items()},
+            memory_bytes=self._memory(),
+        )
+
+    def close(self) -> None:
+        """Abandon files in the making, which a later start makes again; give the reader back."""
+        for line in self._lines.values():
+            if line.file is not None:
+                line.file.attempt.abandon()
+        self._reader.close()
+
+
+def accept(expected: Mapping[int, int], commit: journal.CommitRecord) -> dict[int, tuple[int, int]]:
+    """The part `[first, next)` of each span that continues what is expected, by input partition.
+
+    A partition that was never seen accepts whatever comes first.
+    """
+    accepted = {}
+    for number, first, following in commit.spans:
+        due = expected.get(number, first)
+        if first <= due < following:
+            accepted[number] = (due, following)
+    return accepted
+
+
+def only(table: pa.Table, accepted: Mapping[int, tuple[int, int]]) -> pa.Table:
+    """The rows whose partition and offset lie in an accepted range."""
+    mask = None
+    for number, (first, following) in accepted.items():
+        offset = table["offset"]
+        inside = pc.and_(
+            pc.equal(table["partition"], number),
+            pc.and_(pc.greater_equal(offset, first), pc.less(offset, following)),
+        )
+        mask = inside if mask is None else pc.or_(mask, inside)
+    return table.slice(0, 0) if mask is None else table.filter(mask)
+
+
+class _Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`accepted` holds the expected offsets that differ from the rolled ones: mostly none."""
+
+    rolled: dict[str, int]
+    accepted: dict[str, int] = {}
+
+
+def encode_note(line: _Line) -> str:
+    """What stands beside the archive's progress, within the broker's limit for metadata."""
+    return msgspec.json.encode(
+        _Note(
+            {str(n): offset for n, offset in line.rolled.items()},
+            {str(n): at for n, at in line.expected.items() if line.rolled.get(n) != at},
+        )
+    ).decode()
+
+
+def decode_note(note: str) -> tuple[dict[int, int], dict[int, int]]:
+    """Expected and rolled offsets; an empty note, of a first start, expects nothing particular."""
+    if not note:
+        return {}, {}
+    try:
+        found = msgspec.json.decode(note, type=_Note)
+    except msgspec.DecodeError as problem:
+        raise ClusterUnfit(
+            f"the archive's progress carries the note {note!r}, which is not one of headrace's. "
+            "Another client committed under this group: give the job a group of its own"
+        ) from problem
+    rolled = {int(number): offset for number, offset in found.rolled.items()}
+    return {**rolled, **{int(n): at for n, at in found.accepted.items()}}, rolled

@@ -1,0 +1,179 @@
+"""Records in, batches out: full by rows or bytes, or old enough. Grouped by partition, in order."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.batch import Batch, Partition, Span
+from pipeline.ports import Polled
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A batch is due at `rows` or `bytes`, or once its oldest record waited `delay` seconds."""
+
+    rows: int
+    nbytes: int
+    delay: float
+
+
+class Batcher:
+    """Polls waiting to become batches, and the position of each partition.
+
+    Holds at most what the feeder polls before it takes: one batch and one poll beyond it.
+    """
+
+    def __init__(self, topic: str, positions: Mapping[Partition, int], limits: Limits) -> None:
+        self._topic = topic
+        self.limits = limits
+        self._polls: deque[tuple[float, Polled]] = deque()
+        self._next = {partition.number: offset for partition, offset in positions.items()}
+        self._ends: dict[int, int] = {}
+        self._number = 0
+        self.rows = 0
+        self.nbytes = 0
+
+    def add(self, polled: Polled, now: float) -> None:
+        """Take one poll in."""
+        self._ends.update(polled.ends)
+        if len(polled.offsets):
+            self._polls.append((now, polled))
+            self.rows += len(polled.offsets)
+            self.nbytes += polled.nbytes
+
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch waits, so that polling on would only take memory."""
+        return self.rows >= self.limits.rows or self.nbytes >= self.limits.nbytes
+
+    def due(self, now: float) -> bool:
+        """Whether a batch should leave now."""
+        return self.full or (bool(self._polls) and now - self._polls[0][0] >= self.limits.delay)
+
+    def take(self) -> Batch:
+        """The oldest records, up to the limits in rows and bytes and at least one."""
+        parts: list[Polled] = []
+        rows = nbytes = 0
+        while self._polls:
+            arrived, polled = self._polls[0]
+            count, size = len(polled.offsets), polled.nbytes
+            if rows + count > self.limits.rows or nbytes + size > self.limits.nbytes:
+                count = self._fitting(polled, self.limits.rows - rows, self.limits.nbytes - nbytes)
+                if count == 0 and not parts:
+                    count = 1
+                if count == 0:
+                    break
+                head, rest = _cut(polled, count)
+                self._polls[0] = (arrived, rest)
+                if not len(rest.offsets):
+                    self._polls.popleft()
+                parts.append(head)
+                rows += count
+                nbytes += head.nbytes
+                break
+            self._polls.popleft()
+            parts.append(polled)
+            rows += count
+            nbytes += size
+        self.rows -= rows
+        self.nbytes -= nbytes
+        return self._batch(parts)
+
+    @staticmethod
+    def _fitting(polled: Polled, rows: int, nbytes: int) -> int:
+        limit = min(rows, len(polled.offsets))
+        if polled.nbytes <= nbytes:
+            return limit
+        sizes = np.fromiter((_size(polled, i) for i in range(limit)), np.int64, limit)
+        return int(np.searchsorted(np.cumsum(sizes), nbytes, side="right"))
+
+    def _batch(self, parts: list[Polled]) -> Batch:
+        numbers = np.concatenate([p.partitions for p in parts])
+        offsets = np.concatenate([p.offsets for p in parts])
+        timestamps = np.concatenate([p.timestamps for p in parts])
+        keys = [key for p in parts for key in p.keys]
+        values = [value for p in parts for value in p.values]
+        headers = None
+        if any(p.headers is not None for p in parts):
+            headers = [h for p in parts for h in (p.headers or [None] * len(p.offsets))]
+        if np.any(numbers[1:] < numbers[:-1]):
+            order = np.argsort(numbers, kind="stable")
+            numbers, offsets, timestamps = numbers[order], offsets[order], timestamps[order]
+            index = order.tolist()
+            keys = [keys[i] for i in index]
+            values = [values[i] for i in index]
+            headers = None if headers is None else [headers[i] for i in index]
+        self._number += 1
+        return Batch(
+            id=self._number,
+            spans=self._spans(numbers, offsets),
+            offsets=pa.array(offsets),
+            timestamps=pa.array(timestamps),
+            keys=pa.array(keys, pa.binary()),
+            values=pa.array(values, pa.binary()),
+            headers=headers,
+        )
+
+    def _spans(self, numbers: np.ndarray, offsets: np.ndarray) -> tuple[Span, ...]:
+        starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))
+        stops = np.append(starts[1:], len(numbers))
+        still_waiting = {int(n) for _, polled in self._polls for n in np.unique(polled.partitions)}
+        spans = []
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            number = int(numbers[start])
+            following = int(offsets[stop - 1]) + 1
+            if number not in still_waiting:
+                following = max(following, self._ends.pop(number, 0))
+            spans.append(
+                Span(Partition(self._topic, number), self._next[number], following, stop - start)
+            )
+            self._next[number] = following
+        return tuple(spans)
+
+    def skips(self) -> list[Span]:
+        """Offsets without records that the ends of partitions have shown, each once."""
+        if not self._ends:
+            return []
+        waiting = {int(n) for _, polled in self._polls for n in np.unique(polled.partitions)}
+        spans = []
+        for number in [n for n in self._ends if n not in waiting]:
+            end = self._ends.pop(number)
+            if end > self._next[number]:
+                spans.append(Span(Partition(self._topic, number), self._next[number], end, 0))
+                self._next[number] = end
+        return spans
+
+    def positions(self) -> dict[Partition, int]:
+        """The next offset that each partition's batches have not answered for yet."""
+        return {Partition(self._topic, number): offset for number, offset in self._next.items()}
+
+    def new_id(self) -> int:
+        """An id for a part of a batch that was split."""
+        self._number += 1
+        return self._number
+
+
+def _size(polled: Polled, row: int) -> int:
+    return len(polled.keys[row] or b"") + len(polled.values[row] or b"")
+
+
+def _cut(polled: Polled, count: int) -> tuple[Polled, Polled]:
+    head_bytes = sum(_size(polled, i) for i in range(count))
+
+    def part(start: int, stop: int, nbytes: int) -> Polled:
+        return Polled(
+            partitions=polled.partitions[start:stop],
+            offsets=polled.offsets[start:stop],
+            timestamps=polled.timestamps[start:stop],
+            keys=polled.keys[start:stop],
+            values=polled.values[start:stop],
+            headers=None if polled.headers is None else polled.headers[start:stop],
+            ends={},
+            nbytes=nbytes,
+        )
+
+    total = len(polled.offsets)
+    return part(0, count, head_bytes), part(count, total, polled.nbytes - head_bytes)

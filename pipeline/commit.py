@@ -1,0 +1,145 @@
+"""One commit as an immutable value, and the records that it consists of."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pipeline import journal
+from pipeline.batch import Outgoing, Partition, Settled
+from pipeline.dead_letters import dead_letter
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a slot writes, fixed from its claim on.
+
+    `ordered` sends a prediction to the partition number of its record. `dead_value_bytes` is the
+    longest value that the dead-letter topic takes whole.
+    """
+
+    slot: int
+    epoch: int
+    writer: str
+    input_topic: str
+    predictions_topic: str
+    dead_topic: str
+    journal_topic: str
+    ordered: bool
+    model_name: str
+    model_version: str
+    dead_value_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit writes; `positions` are next offsets. Rolls name their reason, or None."""
+
+    sequence: int
+    parts: tuple[Settled, ...]
+    positions: dict[Partition, int]
+    date: str
+    roll_before: str | None
+    roll_after: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its rows before compression."""
+        return sum(part.scored.rows.nbytes for part in self.parts)
+
+
+def records(commit: Commit, target: Target) -> Iterator[Outgoing]:
+    """Predictions, dead letters and journal records, made while they are produced."""
+    for part in commit.parts:
+        yield from predictions(part, target)
+    dead = [letter for part in commit.parts for letter in _dead_letters(part, target)]
+    if dead:
+        keys, values, headers = zip(*dead, strict=True)
+        yield Outgoing(target.dead_topic, None, keys, values, headers)
+    yield from _journal(commit, target)
+
+
+def predictions(part: Settled, target: Target) -> Iterator[Outgoing]:
+    """The predictions of one settled batch, under the keys of their records."""
+    batch, scored = part.batch, part.scored
+    values = scored.predictions.to_pylist()
+    whole = len(values) == batch.rows
+    keys = (batch.keys if whole else batch.keys.take(scored.accepted)).to_pylist()
+    if not target.ordered:
+        yield Outgoing(target.predictions_topic, None, keys, values)
+        return
+    row = 0
+    for span in batch.spans:
+        low, high = row, row + span.rows
+        row = high
+        if not whole:
+            low, high = (int(i) for i in scored.accepted.searchsorted((low, high)))
+        if low < high:
+            yield Outgoing(
+                target.predictions_topic, span.partition.number, keys[low:high], values[low:high]
+            )
+
+
+def _dead_letters(part: Settled, target: Target) -> Iterator[tuple[Any, Any, Any]]:
+    batch = part.batch
+    for reject in part.scored.rejects:
+        row = 0
+        for span in batch.spans:
+            row += span.rows
+            if reject.row < row:
+                break
+        yield dead_letter(
+            reject,
+            key=batch.keys[reject.row].as_py(),
+            value=batch.values[reject.row].as_py(),
+            headers=None if batch.headers is None else batch.headers[reject.row],
+            partition=span.partition,
+            offset=int(batch.offsets[reject.row].as_py()),
+            model=(target.model_name, target.model_version),
+            limit=target.dead_value_bytes,
+        )
+
+
+def _journal(commit: Commit, target: Target) -> Iterator[Outgoing]:
+    def roll(reason: str, positions: dict[Partition, int]) -> tuple[bytes, bytes]:
+        value = journal.roll(target.writer, target.epoch, reason, target.input_topic, positions)
+        return journal.ROLL_KEY, value
+
+    spans = [span for part in commit.parts for span in part.batch.spans]
+    pairs: list[tuple[bytes, bytes]] = []
+    if commit.roll_before is not None:
+        starts = dict(commit.positions)
+        starts.update(
+            {Partition(target.input_topic, p): first for p, first, _ in journal.merged(spans)}
+        )
+        pairs.append(roll(commit.roll_before, starts))
+    key = journal.chunk_key(target.writer, commit.sequence)
+    bodies = [body for part in commit.parts for body in journal.chunks(part.scored.rows)]
+    pairs.extend((key, body) for body in bodies)
+    if commit.parts:
+        pairs.append((journal.COMMIT_KEY, _commit_record(commit, target, spans, len(bodies))))
+    if commit.roll_after is not None:
+        pairs.append(roll(commit.roll_after, commit.positions))
+    if pairs:
+        keys, values = zip(*pairs, strict=True)
+        yield Outgoing(target.journal_topic, target.slot, keys, values)
+
+
+def _commit_record(commit: Commit, target: Target, spans: Sequence[Any], chunks: int) -> bytes:
+    return msgspec.json.encode(
+        journal.CommitRecord(
+            writer=target.writer,
+            epoch=target.epoch,
+            sequence=commit.sequence,
+            topic=target.input_topic,
+            spans=journal.merged(spans),
+            chunks=chunks,
+            rows_in=sum(part.batch.rows for part in commit.parts),
+            rows_out=sum(part.scored.rows.num_rows for part in commit.parts),
+            dead=sum(len(part.scored.rejects) for part in commit.parts),
+            model_name=target.model_name,
+            model_version=target.model_version,
+            date=commit.date,
+        )
+    )

@@ -1,0 +1,97 @@
+"""What every client of ours is configured with, and librdkafka's errors in our words."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
+
+SOCKET_TIMEOUT_MS = 10_000
+
+FENCED = frozenset(
+    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, 90}  # noqa: SLF001 - librdkafka's own codes; 90 is PRODUCER_FENCED
+)
+REFUSED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+    }
+)
+
+
+def common(settings: Mapping[str, str]) -> dict[str, Any]:
+    """The user's settings, and those of ours that every client shares."""
+    return {
+        **settings,
+        "socket.timeout.ms": SOCKET_TIMEOUT_MS,
+        "client.id": settings.get("client.id", "headrace"),
+        # librdkafka writes to stderr by itself; what matters comes back as an error.
+        "log_level": 2,
+    }
+
+
+def consumer_settings(settings: Mapping[str, str], group: str) -> dict[str, Any]:
+    """A consumer that never commits by itself and sees stable records only."""
+    return {
+        **common(settings),
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        # Bounds what is fetched ahead; a second of a fast stream.
+        "queued.max.messages.kbytes": settings.get("queued.max.messages.kbytes", 32_768),
+        # A full queue must not stop fetching for the default second.
+        "fetch.queue.backoff.ms": 10,
+    }
+
+
+def producer_settings(settings: Mapping[str, str], queue_rows: int) -> dict[str, Any]:
+    """A producer with room for `queue_rows` records, partitioning by key as Java clients do."""
+    return {
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        **common(settings),
+        "enable.idempotence": True,
+        "message.timeout.ms": 30_000,
+        "partitioner": "murmur2_random",
+        "queue.buffering.max.messages": max(queue_rows, 100_000),
+        "queue.buffering.max.kbytes": 1 << 18,
+    }
+
+
+def translate(error: KafkaError, doing: str) -> HeadraceError:
+    """The error in our tree, by who must act next."""
+    text = f"{doing}: {error.name()}: {error.str()}"
+    if error.code() in FENCED:
+        return Fenced(text)
+    if error.code() in REFUSED:
+        return ClusterUnfit(text)
+    return Retriable(text)
+
+
+@contextmanager
+def translating(
+    doing: str, unknown: Callable[[KafkaError], bool] = lambda _: False
+) -> Iterator[None]:
+    """Raise librdkafka's errors as ours; `unknown` tells those that leave the outcome open."""
+    try:
+        yield
+    except KafkaException as problem:
+        error = problem.args[0]
+        if unknown(error):
+            raise OutcomeUnknown(f"{doing}: {error.name()}: {error.str()}") from problem
+        raise translate(error, doing) from problem

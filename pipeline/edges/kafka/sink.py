@@ -1,0 +1,346 @@
+"""Writes a slot's output and its offsets: in one transaction, or records first, then offsets."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from pipeline import layout as layouts
+from pipeline.batch import Outgoing, Partition
+from pipeline.control import Assignment, Layout
+from pipeline.edges.kafka.clients import (
+    consumer_settings,
+    producer_settings,
+    translate,
+    translating,
+)
+from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
+from pipeline.ports import Claimed
+
+CALL_SECONDS = 8.0
+# A commit that is not known by then is left to a successor, which finds out by reading.
+COMMIT_SECONDS = 30.0
+CLAIM_SECONDS = 30.0
+STABLE_READ_SECONDS = 5.0
+STATISTICS_MS = 100
+# How long to wait for figures that are due each `STATISTICS_MS`.
+STATISTICS_SECONDS = 5.0
+
+
+class _Broker(msgspec.Struct):
+    disconnects: int = 0
+    req_timeouts: int = 0
+    req: dict[str, int] = {}
+
+
+class _Statistics(msgspec.Struct):
+    brokers: dict[str, _Broker]
+
+
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """Requests so far that decide whether a commit's end may still be on its way."""
+
+    end_transaction: int = 0
+    interruptions: int = 0
+
+
+@dataclass(slots=True)
+class _Wire:
+    """The newest statistics of one producer; written by its callback, read by its owner."""
+
+    seen: int = 0
+    traffic: _Traffic = field(default_factory=_Traffic)
+
+    def on_statistics(self, text: str) -> None:
+        brokers = msgspec.json.decode(text, type=_Statistics).brokers.values()
+        self.seen += 1
+        self.traffic = _Traffic(
+            sum(broker.req.get("EndTxn", 0) for broker in brokers),
+            sum(broker.disconnects + broker.req_timeouts for broker in brokers),
+        )
+
+
+class _Offsets:
+    """Reads and commits the group's offsets with our metadata."""
+
+    def __init__(self, settings: Mapping[str, str], group: str) -> None:
+        self.group = group
+        self._consumer = Consumer(consumer_settings(settings, group))
+
+    def claim_positions(self, assignment: Assignment, *, metadata_kept: bool) -> layouts.Plan:
+        """Stable read, the rules of `pipeline.layout`, and the log's start for new partitions."""
+        stored = self.stored(assignment.partitions)
+        if not metadata_kept:
+            stored = {
+                partition: item
+                if item.metadata
+                else layouts.Stored(item.offset, layouts.encode(assignment.layout, 0, 0))
+                for partition, item in stored.items()
+            }
+        plan = layouts.plan_claim(assignment, stored, self.group)
+        for partition in plan.fresh:
+            with translating(f"finding the start of {partition}"):
+                low, _ = self._consumer.get_watermark_offsets(
+                    TopicPartition(*partition), timeout=STABLE_READ_SECONDS
+                )
+            plan.positions[partition] = low
+        return plan
+
+    def stored(self, partitions: Sequence[Partition]) -> dict[Partition, layouts.Stored]:
+        """The committed offsets; raises Retriable while a transaction on them stays open."""
+        asked = [TopicPartition(*partition) for partition in partitions]
+        with translating(
+            f"group {self.group}: reading offsets within {STABLE_READ_SECONDS:.0f} s, "
+            "which an open transaction on them prevents"
+        ):
+            found = self._consumer.committed(asked, timeout=STABLE_READ_SECONDS)
+        for item in found:
+            if item.error is not None:
+                raise translate(item.error, f"group {self.group}: reading offsets")
+        return {
+            Partition(item.topic, item.partition): layouts.Stored(item.offset, item.metadata or "")
+            for item in found
+            if item.offset >= 0
+        }
+
+    def group_metadata(self) -> Any:
+        return self._consumer.consumer_group_metadata()
+
+    def commit(self, offsets: list[TopicPartition]) -> None:
+        with translating(f"group {self.group}: committing offsets"):
+            done = self._consumer.commit(offsets=offsets, asynchronous=False)
+        for item in done or ():
+            if item.error is not None:
+                raise translate(item.error, f"group {self.group}: committing offsets")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _positions(
+    positions: Mapping[Partition, int], layout: Layout, epoch: int, sequence: int
+) -> list[TopicPartition]:
+    metadata = layouts.encode(layout, epoch, sequence)
+    return [TopicPartition(p.topic, p.number, o, metadata=metadata) for p, o in positions.items()]
+
+
+def _produce(producer: Producer, records: Iterable[Outgoing]) -> None:
+    """Hand records to librdkafka; raises Retriable when its queue stays full."""
+    produce = producer.produce
+    for group in records:
+        topic, partition, headers = group.topic, group.partition, group.headers
+        number = -1 if partition is None else partition
+        for row, (key, value) in enumerate(zip(group.keys, group.values, strict=True)):
+            try:
+                if headers is None:
+                    produce(topic, value, key, number)
+                else:
+                    produce(topic, value, key, number, headers=headers[row])
+            except BufferError:
+                _make_room(producer)
+                produce(topic, value, key, number, headers=headers and headers[row])
+
+
+def _make_room(producer: Producer) -> None:
+    before = len(producer)
+    deadline = time.monotonic() + CALL_SECONDS
+    while len(producer) >= before:
+        if time.monotonic() > deadline:
+            raise Retriable(
+                f"the broker took no record for {CALL_SECONDS:.0f} s; the queue is full"
+            )
+        producer.poll(0.05)
+
+
+class TransactionalSink:
+    """Predictions, dead letters, journal and offsets in one Kafka transaction.
+
+    librdkafka 2.16 speaks the first version of the transaction protocol, in which an EndTxn that
+    arrives late can end the next transaction. A commit that may have left one on its way (more
+    than one was sent, or a connection broke or timed out) so makes this sink end before its next
+    begin: the successor's `init_transactions` bumps the epoch, and the late request finds nobody.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str], group: str, transactional_id: str, queue_rows: int
+    ) -> None:
+        self._offsets = _Offsets(settings, group)
+        self._wire = _Wire()
+        self._producer = Producer(
+            {
+                **producer_settings(settings, queue_rows),
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": 60_000,
+                "statistics.interval.ms": STATISTICS_MS,
+                "stats_cb": self._wire.on_statistics,
+                "error_cb": _ignore,
+            }
+        )
+        self._id = transactional_id
+        self._layout: Layout | None = None
+        self._epoch = 0
+        self._before: _Traffic | None = None
+        self._seen = 0
+
+    def claim(
+        self, assignment: Assignment, opening: Callable[[Claimed], Iterable[Outgoing]]
+    ) -> Claimed:
+        """Init, stable read, and the same offsets again one epoch later, in this order."""
+        with translating(f"claiming {self._id}"):
+            self._producer.init_transactions(CLAIM_SECONDS)
+        plan = self._offsets.claim_positions(assignment, metadata_kept=True)
+        self._layout, self._epoch = assignment.layout, plan.epoch
+        claimed = Claimed(plan.positions, plan.epoch)
+        self.write(opening(claimed), plan.positions, 0)
+        return claimed
+
+    def write(
+        self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
+    ) -> None:
+        """One transaction."""
+        assert self._layout is not None
+        before = self._settled_traffic()
+        offsets = _positions(positions, self._layout, self._epoch, sequence)
+        try:
+            self._producer.begin_transaction()
+            _produce(self._producer, records)
+            self._producer.send_offsets_to_transaction(
+                offsets, self._offsets.group_metadata(), CALL_SECONDS
+            )
+            self._commit()
+        except KafkaException as problem:
+            raise self._ended(problem.args[0]) from problem
+        self._producer.poll(0)
+        self._before, self._seen = before, self._wire.seen
+
+    def _settled_traffic(self) -> _Traffic:
+        """Traffic up to now; raises OutcomeUnknown where the last commit may be on its way."""
+        deadline = time.monotonic() + STATISTICS_SECONDS
+        self._producer.poll(0)
+        while self._wire.seen == self._seen:
+            if time.monotonic() > deadline:
+                raise OutcomeUnknown(f"{self._id}: librdkafka gave no statistics")
+            self._producer.poll(STATISTICS_MS / 1000)
+        now, before = self._wire.traffic, self._before
+        if before is not None and (
+            now.end_transaction - before.end_transaction != 1
+            or now.interruptions != before.interruptions
+        ):
+            raise OutcomeUnknown(
+                f"{self._id}: the last commit took {now.end_transaction - before.end_transaction} "
+                f"EndTxn requests and {now.interruptions - before.interruptions} connections broke "
+                "or timed out meanwhile; a late one could end the next transaction"
+            )
+        return now
+
+    def _commit(self) -> None:
+        """Commit; a call that timed out is taken up again until the deadline."""
+        deadline = time.monotonic() + COMMIT_SECONDS
+        while True:
+            try:
+                self._producer.commit_transaction(CALL_SECONDS)
+            except KafkaException as problem:
+                error = problem.args[0]
+                if not error.retriable() or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
+    def _ended(self, error: KafkaError) -> HeadraceError:
+        """What the error means for the slot; aborts where that is what librdkafka asks for."""
+        if error.code() == KafkaError._FATAL:  # noqa: SLF001
+            error = self._fatal(error)
+        ours = translate(error, f"transaction of {self._id}")
+        if isinstance(ours, Fenced):
+            return ours
+        if error.txn_requires_abort():
+            try:
+                self._producer.abort_transaction(CALL_SECONDS)
+            except KafkaException as problem:
+                return OutcomeUnknown(f"{ours}; and its abort: {problem.args[0].str()}")
+            return ours if isinstance(ours, ClusterUnfit) else Retriable(str(ours))
+        return OutcomeUnknown(str(ours))
+
+    def _fatal(self, error: KafkaError) -> KafkaError:
+        """What made the producer unusable: every later call but `produce` tells."""
+        try:
+            self._producer.abort_transaction(0)
+        except KafkaException as problem:
+            cause: KafkaError = problem.args[0]
+            return cause
+        return error
+
+    def tend(self) -> None:
+        """Take the statistics in, which would pile up otherwise."""
+        with translating(f"tending {self._id}"):
+            self._producer.poll(0)
+
+    def close(self) -> None:
+        """Drop what is not committed; the next claim aborts it."""
+        self._producer.purge()
+        self._offsets.close()
+
+
+class IdempotentSink:
+    """Records made durable first, offsets committed afterwards: `delivery: at_least_once`."""
+
+    def __init__(self, settings: Mapping[str, str], group: str, queue_rows: int) -> None:
+        self._offsets = _Offsets(settings, group)
+        self._failed: list[KafkaError] = []
+        self._producer = Producer(
+            {
+                **producer_settings(settings, queue_rows),
+                "delivery.report.only.error": True,
+                "on_delivery": self._on_delivery,
+                "error_cb": _ignore,
+            }
+        )
+        self._layout: Layout | None = None
+        self._epoch = 0
+
+    def _on_delivery(self, error: KafkaError | None, _: object) -> None:
+        # One says why; a broker that refuses everything must not fill the memory with errors.
+        if error is not None and not self._failed:
+            self._failed.append(error)
+
+    def claim(
+        self, assignment: Assignment, opening: Callable[[Claimed], Iterable[Outgoing]]
+    ) -> Claimed:
+        """Read the positions and commit them again; nothing fences an earlier owner."""
+        plan = self._offsets.claim_positions(assignment, metadata_kept=False)
+        self._layout, self._epoch = assignment.layout, plan.epoch
+        claimed = Claimed(plan.positions, plan.epoch)
+        self.write(opening(claimed), plan.positions, 0)
+        return claimed
+
+    def write(
+        self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
+    ) -> None:
+        """Produce, flush, look for failures, then commit the offsets."""
+        assert self._layout is not None
+        with translating("producing", lambda error: error.fatal()):
+            _produce(self._producer, records)
+        left = self._producer.flush(COMMIT_SECONDS)
+        if self._failed:
+            raise translate(self._failed[0], "a record was not delivered")
+        if left:
+            raise Retriable(f"{left} records were not delivered within {COMMIT_SECONDS:.0f} s")
+        self._offsets.commit(_positions(positions, self._layout, self._epoch, sequence))
+
+    def tend(self) -> None:
+        """Serve delivery reports."""
+        with translating("producing"):
+            self._producer.poll(0)
+
+    def close(self) -> None:
+        """Drop what is not delivered: it is not committed either."""
+        self._producer.purge()
+        self._offsets.close()
+
+
+def _ignore(_: KafkaError) -> None:
+    """Connections come and go; what matters is raised by the call that needs them."""

@@ -1,0 +1,227 @@
+"""Ray: actors started, called and killed; nothing else in Headrace knows it.
+
+No `max_restarts` and no `max_task_retries`: the fleet and the driver replace what dies, because
+only they know what it held.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.job_submission import JobSubmissionClient
+
+from pipeline.batch import Batch
+from pipeline.control import ReplicaRef
+from pipeline.errors import ClusterUnfit, HeadraceError
+from pipeline.ports import ActorLost, Answer, Reply, Tag
+
+NAMESPACE = "headrace"
+# Batches in flight are a few megabytes each; what Ray takes by default is a third of the memory.
+LOCAL_STORE_BYTES = 512 << 20
+
+
+class _Hosted:
+    """The one kind of actor: it builds its object when told to, then calls its methods.
+
+    Building is a call of its own because the error of a constructor would reach nobody.
+    """
+
+    def __init__(self) -> None:
+        self._object: Any = None
+
+    def start(self, build: Callable[..., Any], *args: Any) -> int:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        self._object = build(*args)
+        return os.getpid()
+
+    def call(self, method: str, *args: Any) -> Any:
+        return getattr(self._object, method)(*args)
+
+
+_Host: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Hosted)
+
+
+class RayActors:
+    """The actors of this process; see `pipeline.ports.Actors`."""
+
+    def __init__(self) -> None:
+        self._tags: dict[Any, Tag] = {}
+
+    def start(self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float) -> Any:
+        """Start an actor that builds its object; the reply to `tag` says how that went."""
+        handle = _Host.options(num_cpus=cpus, scheduling_strategy="SPREAD").remote()
+        self._tags[handle.start.remote(build, *args)] = tag
+        return handle
+
+    def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:
+        """Queue a call behind those that the actor has."""
+        self._tags[handle.call.remote(method, *args)] = tag
+
+    def kill(self, handle: Any) -> None:
+        """End the actor at once, whatever it is doing."""
+        ray.kill(handle, no_restart=True)
+
+    def replies(self, timeout: float) -> Sequence[Reply]:
+        """What has come, waiting at most `timeout` seconds for a first one."""
+        if not self._tags:
+            return ()
+        waiting = list(self._tags)
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout)
+        if ready and len(waiting) > 1:
+            ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        return [self._reply(ref) for ref in ready]
+
+    def _reply(self, ref: Any) -> Reply:
+        tag = self._tags.pop(ref)
+        try:
+            return Reply(tag, ray.get(ref), None)
+        except RayTaskError as problem:
+            cause = problem.cause
+            if isinstance(cause, HeadraceError):
+                return Reply(tag, None, cause)
+            return Reply(tag, None, ActorLost(f"{type(cause).__name__}: {cause}"))
+        except RayError as problem:
+            return Reply(tag, None, ActorLost(_reason(problem)))
+
+    def forget(self, matching: Callable[[Tag], bool]) -> None:
+        """Drop the replies to these tags."""
+        for ref in [ref for ref, tag in self._tags.items() if matching(tag)]:
+            del self._tags[ref]
+
+
+def _reason(problem: RayError) -> str:
+    """The first telling line of Ray's long account of a death."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    kind = "died" if isinstance(problem, RayActorError) else type(problem).__name__
+    telling = [line for line in lines if "exit" in line.lower() or "cause" in line.lower()]
+    return f"{kind}: {(telling or lines or ['no reason given'])[0]}"[:500]
+
+
+class RayReplicas:
+    """Replicas that are actors; see `pipeline.ports.Replicas`."""
+
+    def __init__(self) -> None:
+        self._actors = RayActors()
+
+    def send(self, replica: ReplicaRef, batch: Batch) -> None:
+        """Queue the batch at the replica; its columns travel through Ray's object store."""
+        self._actors.call((replica.id, batch.id), replica.handle, "score", batch)
+
+    def collect(self, timeout: float) -> Sequence[Answer]:
+        """Answers that have come."""
+        answers = []
+        for reply in self._actors.replies(timeout):
+            replica, batch_id = reply.tag
+            reason = "" if reply.error is None else str(reply.error)
+            answers.append(Answer(batch_id, replica, reply.value, reason))
+        return answers
+
+    def forget(self, replica: int) -> None:
+        """Drop what it owes."""
+        self._actors.forget(lambda tag: tag[0] == replica)
+
+
+class RayCluster:
+    """The connection to a cluster, or a local one of our own; one for each process."""
+
+    def __init__(self, address: str | None, local_cpus: int) -> None:
+        joining = address or os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.WARNING}
+        if joining:
+            options["address"] = joining
+        else:
+            options.update(
+                num_cpus=local_cpus,
+                include_dashboard=False,
+                object_store_memory=LOCAL_STORE_BYTES,
+            )
+        try:
+            ray.init(**options)
+        except (ConnectionError, RuntimeError) as problem:
+            raise ClusterUnfit(
+                f"--address = {joining!r}: no Ray cluster answers there ({problem}). Start one "
+                "with `ray start --head`, or leave the address out for a local one"
+            ) from problem
+        self.local = not joining
+
+    @property
+    def cpus(self) -> float:
+        """CPUs that the cluster offers to actors."""
+        return float(ray.cluster_resources().get("CPU", 0.0))
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that are alive."""
+        return sum(1 for node in ray.nodes() if node["Alive"])
+
+    def share(self, value: object) -> Any:
+        """Put the value where every actor can read it, whichever node it is on."""
+        return ray.put(value)
+
+    def close(self) -> None:
+        """Leave the cluster; a local one ends with it."""
+        ray.shutdown()
+
+
+class _Shown:
+    """Where a run says how it stands, for `headrace status` on any node."""
+
+    def __init__(self) -> None:
+        self._text = b""
+
+    def put(self, text: bytes) -> None:
+        self._text = text
+
+    def get(self) -> bytes:
+        return self._text
+
+
+_Board: Any = ray.remote(num_cpus=0)(_Shown)
+
+
+class RayBoard:
+    """The run's side of its status board."""
+
+    def __init__(self, job: str) -> None:
+        self._actor = _Board.options(name=board_name(job), get_if_exists=True).remote()
+
+    def put(self, text: bytes) -> None:
+        """Show `text`; the newest one stands."""
+        self._actor.put.remote(text)
+
+
+def board_name(job: str) -> str:
+    """The name of the job's board in the namespace `headrace`."""
+    return f"headrace-{job}"
+
+
+def read_board(job: str, timeout: float = 5.0) -> bytes | None:
+    """What the running job shows last, None where no run has a board on this cluster."""
+    try:
+        actor = ray.get_actor(board_name(job), namespace=NAMESPACE)
+        return bytes(ray.get(actor.get.remote(), timeout=timeout))
+    except (ValueError, GetTimeoutError, RayActorError):
+        return None
+
+
+def submit(
+    address: str, entrypoint: str, working_dir: str, environment: dict[str, str], name: str
+) -> tuple[JobSubmissionClient, str]:
+    """Submit a Ray job; returns its client and id. Raises ClusterUnfit."""
+    try:
+        client = JobSubmissionClient(address)
+        job_id = client.submit_job(
+            entrypoint=entrypoint,
+            runtime_env={"working_dir": working_dir, "env_vars": environment},
+            metadata={"headrace": name},
+        )
+    except (ConnectionError, RuntimeError, ValueError) as problem:
+        raise ClusterUnfit(
+            f"--address = {address!r}: the job was not taken ({problem}). It should be the "
+            "dashboard of a Ray head, as http://host:8265"
+        ) from problem
+    return client, job_id

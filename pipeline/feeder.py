@@ -1,0 +1,346 @@
+"""The loop of one slot: poll, batch, send, collect, commit. One thread; beside it runs one commit.
+
+The driver calls `turn(orders)` and gets a `Report`. Every blocking call in a turn is shorter than
+the turn. Errors of the commit in the background are raised again at the loop's next step.
+"""
+
+import datetime
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pipeline.batch import Partition, Scored, Settled
+from pipeline.batcher import Batcher
+from pipeline.commit import Commit, Target, records
+from pipeline.config import CommitPolicy, DeadLetters, Roll
+from pipeline.control import Orders, PartitionReport, Report, WaitingOn
+from pipeline.dispatch import Dispatch
+from pipeline.errors import TooManyDeadLetters
+from pipeline.journal import Unrolled
+from pipeline.ledger import Ledger
+from pipeline.ports import Claimed, Clock, Sink, Source
+
+# At most this long in one call, so that an answer or a finished commit is soon seen.
+POLL_SECONDS = 0.005
+# While answers are on their way a poll must not hold them up.
+BUSY_POLL_SECONDS = 0.001
+BLOCKED_SECONDS = 0.01
+# Positions that moved without records (markers, ends of partitions) need no haste.
+QUIET_COMMIT_SECONDS = 1.0
+# Group offsets expire after days without a commit; an hour keeps far away from that.
+KEEP_ALIVE_SECONDS = 3600.0
+
+Background: TypeAlias = Callable[[Callable[[], None]], Future[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The settings that a feeder follows."""
+
+    commit: CommitPolicy
+    roll: Roll
+    dead_letters: DeadLetters
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """The one commit that runs in the background."""
+
+    commit: Commit
+    future: Future[None]
+    started: float
+
+
+class Feeder:
+    """Owns the side effects of its partitions; created after the claim, used by one thread."""
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        claimed: Claimed,
+        suspect_rows: int,
+        source: Source,
+        sink: Sink,
+        batcher: Batcher,
+        dispatch: Dispatch,
+        policies: Policies,
+        background: Background,
+        clock: Clock,
+        memory: Callable[[], int],
+    ) -> None:
+        self._target = target
+        self._source = source
+        self._sink = sink
+        self._batcher = batcher
+        self._dispatch = dispatch
+        self._policies = policies
+        self._background = background
+        self._clock = clock
+        self._memory = memory
+        self._suspect_rows = suspect_rows
+        self._ledger = Ledger(claimed.positions)
+        self._start = dict(claimed.positions)
+        self._committed = dict(claimed.positions)
+        self._writing: _Writing | None = None
+        self._unrolled = Unrolled()
+        # The claim has written a roll record with these.
+        self._rolled = dict(claimed.positions)
+        self._sequence = 0
+        self._last_commit = clock.monotonic()
+        self._commit_seconds: float | None = None
+        self._committed_at: float | None = None
+        # (first timestamp, end) of what is polled and not committed, by partition; as bounded
+        # as the ledger.
+        self._ages: dict[Partition, deque[tuple[int, int]]] = {p: deque() for p in self._start}
+        self._recent: deque[tuple[int, int]] = deque()
+        self._recent_rows = self._recent_dead = 0
+        self._in = self._out = self._commits = 0
+        self._dead: dict[str, int] = {}
+
+    def turn(self, orders: Orders) -> Report:
+        """Work for at most `orders.seconds`; less when the driver is needed.
+
+        Raises Fenced, OutcomeUnknown, Retriable, ClusterUnfit, TooManyDeadLetters.
+        """
+        self._dispatch.orders(orders.replicas, orders.isolation)
+        end = self._clock.monotonic() + orders.seconds
+        waited = dict.fromkeys(WaitingOn, 0.0)
+        isolating = self._dispatch.needs_isolation
+        while True:
+            began = self._clock.monotonic()
+            waiting = self._step(orders.drain, began)
+            now = self._clock.monotonic()
+            waited[waiting] += now - began
+            drained = orders.drain and self._is_drained()
+            asks = self._dispatch.lost or self._dispatch.needs_isolation != isolating
+            if now >= end or drained or asks:
+                break
+        if self._writing is None:
+            self._sink.tend()
+        return self._report(max(waited, key=lambda w: waited[w]), drained)
+
+    def _step(self, drain: bool, now: float) -> WaitingOn:
+        self._finish_commit(now)
+        if self._batcher.due(now) or (drain and self._batcher.rows):
+            while self._dispatch.room and self._batcher.rows:
+                self._cut()
+                self._dispatch.send(now)
+                if not (drain or self._batcher.due(now)):
+                    break
+        for span in self._batcher.skips():
+            self._ledger.skip(span)
+        self._dispatch.send(now)
+        full = self._is_full()
+        waiting_on = self._waiting_on(full)
+        may_poll = not (drain or full or self._batcher.full)
+        self._collect(0.0 if may_poll else BLOCKED_SECONDS)
+        self._start_commit(drain, now)
+        if may_poll:
+            timeout = POLL_SECONDS if self._dispatch.idle else BUSY_POLL_SECONDS
+            self._poll(timeout, now)
+        elif self._dispatch.idle and self._writing is not None:
+            self._await_commit()
+        return waiting_on
+
+    def _poll(self, timeout: float, now: float) -> None:
+        polled = self._source.poll(self._poll_room(), timeout)
+        self._batcher.add(polled, now)
+
+    def _poll_room(self) -> int:
+        return max(1, self._batcher.limits.rows - self._batcher.rows)
+
+    def _is_full(self) -> bool:
+        policy = self._policies.commit
+        rows = self._ledger.rows + self._batcher.rows
+        nbytes = self._ledger.nbytes + self._batcher.nbytes
+        return rows >= 2 * policy.max_rows or nbytes >= 2 * policy.max_bytes
+
+    def _waiting_on(self, full: bool) -> WaitingOn:
+        if not self._dispatch.room and (self._batcher.full or full):
+            return WaitingOn.REPLICAS
+        return WaitingOn.SINK if full else WaitingOn.RECORDS
+
+    def _cut(self) -> None:
+        batch = self._batcher.take()
+        row = 0
+        for span in batch.spans:
+            if span.rows:
+                first = int(batch.timestamps[row].as_py())
+                self._ages[span.partition].append((first, span.next))
+            row += span.rows
+        suspected = self._suspect_rows > 0
+        self._suspect_rows -= batch.rows
+        self._ledger.open(batch)
+        self._dispatch.submit(batch, suspected)
+
+    def _collect(self, timeout: float) -> None:
+        scored, splits = self._dispatch.collect(timeout, self._clock.monotonic)
+        for split in splits:
+            self._ledger.split(split.batch, split.parts)
+        for answer in scored:
+            self._ledger.settle(answer)
+            self._judge(answer)
+
+    def _judge(self, answer: Scored) -> None:
+        """Stop before a wrong schema empties the topic into the dead letters."""
+        limits = self._policies.dead_letters
+        dead = len(answer.rejects)
+        rows = answer.rows.num_rows + dead
+        self._recent.append((rows, dead))
+        self._recent_rows += rows
+        self._recent_dead += dead
+        while self._recent and self._recent_rows - self._recent[0][0] >= limits.window:
+            old_rows, old_dead = self._recent.popleft()
+            self._recent_rows -= old_rows
+            self._recent_dead -= old_dead
+        if (
+            dead
+            and self._recent_rows >= limits.window
+            and self._recent_dead > limits.max_dead_ratio * self._recent_rows
+        ):
+            raise TooManyDeadLetters(
+                f"dead_letters.max_dead_ratio = {limits.max_dead_ratio}: "
+                f"{self._recent_dead} of the last {self._recent_rows} records of "
+                f"{self._target.input_topic} in slot {self._target.slot} cannot be scored "
+                f"(the last one: {answer.rejects[-1].message}). These are not committed: mend the "
+                "events or the model and start again, or raise the limit"
+            )
+
+    def _start_commit(self, drain: bool, now: float) -> None:
+        if self._writing is not None:
+            return
+        policy = self._policies.commit
+        age = now - self._last_commit
+        if not (drain or age * 1000 >= policy.interval_ms or self._ledger.rows >= policy.max_rows):
+            return
+        parts = self._ledger.take()
+        positions = self._ledger.positions()
+        roll = self._policies.roll
+        if not parts:
+            moved = positions != self._committed
+            ending = drain and self._nothing_in_flight() and positions != self._rolled
+            boundary = ending or self._unrolled.due(now, roll.interval_seconds, roll.max_bytes)
+            quiet = (moved and (drain or age >= QUIET_COMMIT_SECONDS)) or age >= KEEP_ALIVE_SECONDS
+            if not (boundary or quiet):
+                return
+        today = datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC).date().isoformat()
+        self._begin(parts, positions, today, drain, now)
+
+    def _begin(
+        self,
+        parts: tuple[Settled, ...],
+        positions: dict[Partition, int],
+        date: str,
+        drain: bool,
+        now: float,
+    ) -> None:
+        before = None
+        unrolled = self._unrolled
+        if parts:
+            if unrolled.date not in {None, date}:
+                before, unrolled = "date", Unrolled()
+            size = sum(part.scored.rows.nbytes for part in parts)
+            unrolled = unrolled.plus(now, size, date)
+        after = None
+        roll = self._policies.roll
+        if drain and self._nothing_in_flight() and positions != self._rolled:
+            after = "drain"
+        elif unrolled.due(now, roll.interval_seconds, roll.max_bytes):
+            after = "size" if unrolled.nbytes >= roll.max_bytes else "interval"
+        if after is not None:
+            unrolled, self._rolled = Unrolled(), positions
+        self._unrolled = unrolled
+        self._sequence += 1
+        commit = Commit(self._sequence, parts, positions, date, before, after)
+        target, sink = self._target, self._sink
+
+        def write() -> None:
+            sink.write(records(commit, target), commit.positions, commit.sequence)
+
+        self._last_commit = now
+        self._writing = _Writing(commit, self._background(write), now)
+
+    def _finish_commit(self, now: float) -> None:
+        writing = self._writing
+        if writing is None or not writing.future.done():
+            return
+        writing.future.result()
+        self._writing = None
+        self._ledger.written(writing.commit.parts)
+        self._committed = writing.commit.positions
+        self._commits += 1
+        self._commit_seconds = now - writing.started
+        self._committed_at = self._clock.time()
+        for part in writing.commit.parts:
+            self._in += part.batch.rows
+            self._out += part.scored.rows.num_rows
+            for reject in part.scored.rejects:
+                reason = f"{reject.stage}:{reject.exception}"
+                self._dead[reason] = self._dead.get(reason, 0) + 1
+        for partition, ages in self._ages.items():
+            while ages and ages[0][1] <= self._committed[partition]:
+                ages.popleft()
+
+    def _await_commit(self) -> None:
+        assert self._writing is not None
+        try:
+            self._writing.future.exception(timeout=BLOCKED_SECONDS)
+        except TimeoutError:
+            return
+
+    def _nothing_in_flight(self) -> bool:
+        return self._batcher.rows == 0 and self._dispatch.idle
+
+    def _is_drained(self) -> bool:
+        return (
+            self._writing is None
+            and self._nothing_in_flight()
+            and self._ledger.rows == 0
+            and self._committed == self._rolled
+            and self._ledger.positions() == self._committed
+        )
+
+    def _report(self, waiting_on: WaitingOn, drained: bool) -> Report:
+        done, polled = self._ledger.positions(), self._batcher.positions()
+        lost, timings = tuple(self._dispatch.lost), tuple(self._dispatch.timings)
+        self._dispatch.lost.clear()
+        self._dispatch.timings.clear()
+        return Report(
+            slot=self._target.slot,
+            epoch=self._target.epoch,
+            partitions=tuple(
+                PartitionReport(
+                    partition=partition,
+                    start=start,
+                    position=polled[partition],
+                    done=done[partition],
+                    committed=self._committed[partition],
+                    oldest=self._ages[partition][0][0] if self._ages[partition] else None,
+                )
+                for partition, start in self._start.items()
+            ),
+            records_in=self._in,
+            records_out=self._out,
+            dead=dict(self._dead),
+            in_flight=self._dispatch.in_flight(),
+            timings=timings,
+            lost=lost,
+            needs_isolation=self._dispatch.needs_isolation,
+            waiting_on=waiting_on,
+            uncommitted_rows=self._ledger.rows,
+            commits=self._commits,
+            last_commit_seconds=self._commit_seconds,
+            committed_at=self._committed_at,
+            drained=drained,
+            memory_bytes=self._memory(),
+        )
+
+    def close(self) -> None:
+        """Wait for the commit in the background, then give everything back."""
+        if self._writing is not None:
+            self._writing.future.exception()
+        self._source.close()
+        self._sink.close()

@@ -1,0 +1,176 @@
+"""The life of replicas: how many there should be, which are ready, who replaces the dead.
+
+STARTING to READY to RETIRING to gone; a dead one is gone at once, from wherever it was.
+"""
+
+import enum
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.control import ReplicaRef
+from pipeline.errors import ClusterUnfit, HeadraceError
+from pipeline.ports import Actors, Clock
+
+log = logging.getLogger("headrace.fleet")
+
+# A model that cannot be opened fails each time; a node that goes away does not.
+START_FAILURES = 3
+STARTING_WARNING_SECONDS = 30.0
+
+
+class State(enum.Enum):
+    """Where a replica is in its life; GONE ones are forgotten."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
+@dataclass(slots=True)
+class Replica:
+    """One replica. `slot` names the feeder whose isolation replica it is, None for the fleet's."""
+
+    id: int
+    handle: Any
+    slot: int | None
+    since: float
+    state: State = State.STARTING
+    pid: int = 0
+    warned: bool = False
+
+
+class Fleet:
+    """Owns every replica of a run; used by the driver's thread.
+
+    `build` and `args` make the replica's object in its actor; `cpus` is what each asks of Ray.
+    `standing` are replicas that live inside the feeders and so are always ready.
+    """
+
+    def __init__(
+        self,
+        actors: Actors,
+        clock: Clock,
+        build: Callable[..., Any],
+        args: tuple[Any, ...],
+        cpus: float,
+        standing: tuple[ReplicaRef, ...] = (),
+    ) -> None:
+        self._standing = standing
+        self._actors = actors
+        self._clock = clock
+        self._build = build
+        self._args = args
+        self._cpus = cpus
+        self._ids = itertools.count(1)
+        self._replicas: dict[int, Replica] = {}
+        self._failures = 0
+        self.replaced = 0
+
+    def step(self, wanted: int, isolated: set[int], in_flight: Mapping[int, int]) -> None:
+        """Move towards `wanted` replicas, and one for each slot in `isolated`.
+
+        `in_flight` counts batches by replica over all feeders: one that retires ends at none.
+        """
+        now = self._clock.monotonic()
+        shared = [r for r in self._replicas.values() if r.slot is None and _serves(r)]
+        for _ in range(wanted - len(shared)):
+            self._start(None, now)
+        surplus = sorted(shared, key=lambda r: (r.state is State.READY, r.id))
+        for replica in surplus[: max(0, len(shared) - wanted)]:
+            replica.state = State.RETIRING
+        held = {r.slot for r in self._replicas.values() if r.slot is not None and _serves(r)}
+        for slot in isolated - held:
+            self._start(slot, now)
+        for replica in list(self._replicas.values()):
+            if replica.slot is not None and replica.slot not in isolated:
+                replica.state = State.RETIRING
+            if replica.state is State.RETIRING and not in_flight.get(replica.id):
+                self._end(replica)
+            elif replica.state is State.STARTING:
+                self._warn(replica, now)
+
+    def _start(self, slot: int | None, now: float) -> None:
+        number = next(self._ids)
+        # An isolation replica must start even on a full cluster.
+        cpus = self._cpus if slot is None else 0.0
+        handle = self._actors.start(("replica", number), self._build, *self._args, cpus=cpus)
+        self._replicas[number] = Replica(number, handle, slot, now)
+
+    def _warn(self, replica: Replica, now: float) -> None:
+        if not replica.warned and now - replica.since > STARTING_WARNING_SECONDS:
+            replica.warned = True
+            log.warning(
+                "replica %d has waited %.0f s for %g CPU: the cluster has none free. "
+                "Add nodes or set replicas.cpus lower",
+                replica.id,
+                now - replica.since,
+                self._cpus,
+            )
+
+    def _end(self, replica: Replica) -> None:
+        del self._replicas[replica.id]
+        self._actors.kill(replica.handle)
+
+    def started(self, number: int, pid: int, error: Exception | None) -> None:
+        """Take in how a start went: with this process id, or why not.
+
+        Raises the error once it has come `START_FAILURES` times.
+        """
+        replica = self._replicas.get(number)
+        if replica is None:
+            return
+        if error is None:
+            self._failures = 0
+            replica.pid = pid
+            if replica.state is State.STARTING:
+                replica.state = State.READY
+            return
+        self._end(replica)
+        self._failures += 1
+        log.warning("replica %d did not start: %s", number, error)
+        if self._failures >= START_FAILURES:
+            if isinstance(error, HeadraceError):
+                raise error
+            raise ClusterUnfit(
+                f"replicas do not start: {error}. The logs of the Ray node say more"
+            ) from error
+
+    def lost(self, number: int, reason: str) -> None:
+        """Replace a replica that died or overran its deadline."""
+        replica = self._replicas.get(number)
+        if replica is not None:
+            log.warning("replica %d is replaced: %s", number, reason)
+            self.replaced += 1
+            self._end(replica)
+
+    def ready(self) -> tuple[ReplicaRef, ...]:
+        """The replicas that feeders may send to."""
+        started = tuple(
+            ReplicaRef(r.id, r.handle)
+            for r in self._replicas.values()
+            if r.slot is None and r.state is State.READY
+        )
+        return self._standing + started
+
+    def isolation(self, slot: int) -> ReplicaRef | None:
+        """The isolation replica of the slot, once it is ready."""
+        for replica in self._replicas.values():
+            if replica.slot == slot and replica.state is State.READY:
+                return ReplicaRef(replica.id, replica.handle)
+        return None
+
+    def states(self) -> list[Replica]:
+        """Every replica, for the status."""
+        return list(self._replicas.values())
+
+    def close(self) -> None:
+        """End them all."""
+        for replica in list(self._replicas.values()):
+            self._end(replica)
+
+
+def _serves(replica: Replica) -> bool:
+    return replica.state is not State.RETIRING

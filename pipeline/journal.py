@@ -1,0 +1,144 @@
+"""The journal: scored rows as Arrow chunks, commit records, roll records; encode and decode.
+
+In one transaction stand, in this order: a roll record where a boundary comes first, the chunks of
+the commit, its commit record, a roll record where a boundary follows. The archiver makes Parquet
+from the journal alone, and takes file boundaries from roll records alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import pyarrow as pa
+
+from pipeline.batch import Partition, Span
+
+CHUNK, COMMIT, ROLL = "chunk", "commit", "roll"
+
+# The broker's and librdkafka's default limit for a record is 1,000,000 bytes or a little more,
+# counted before compression by the one and after it by the other.
+CHUNK_BYTES = 900_000
+
+
+class CommitRecord(msgspec.Struct, frozen=True):
+    """What one commit holds. `spans` are `[partition, first, next]`; `chunks` precede it."""
+
+    writer: str
+    epoch: int
+    sequence: int
+    topic: str
+    spans: list[tuple[int, int, int]]
+    chunks: int
+    rows_in: int
+    rows_out: int
+    dead: int
+    model_name: str
+    model_version: str
+    date: str
+
+
+class RollRecord(msgspec.Struct, frozen=True):
+    """A file boundary. `positions` are the next offsets of the slot's partitions there."""
+
+    writer: str
+    epoch: int
+    reason: str
+    topic: str
+    positions: dict[str, int]
+
+
+class ChunkKey(msgspec.Struct, frozen=True, array_like=True):
+    """Which commit a chunk belongs to; travels as the record's key, in JSON."""
+
+    kind: str
+    writer: str = ""
+    sequence: int = 0
+
+
+def chunks(rows: pa.RecordBatch, limit: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Arrow IPC streams of at most about `limit` bytes before compression, in row order.
+
+    A single row over the limit goes alone: the scoring has refused those that no topic takes.
+    """
+    if rows.num_rows == 0:
+        return
+    if rows.nbytes > limit and rows.num_rows > 1:
+        half = rows.num_rows // 2
+        yield from chunks(rows.slice(0, half), limit)
+        yield from chunks(rows.slice(half), limit)
+        return
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    yield sink.getvalue().to_pybytes()
+
+
+def read_chunk(value: bytes) -> pa.Table:
+    """The rows of one chunk, with the schema and its metadata."""
+    with pa.ipc.open_stream(value) as reader:
+        return reader.read_all()
+
+
+def chunk_key(writer: str, sequence: int) -> bytes:
+    """The key of a chunk record."""
+    return msgspec.json.encode(ChunkKey(CHUNK, writer, sequence))
+
+
+COMMIT_KEY = msgspec.json.encode(ChunkKey(COMMIT))
+ROLL_KEY = msgspec.json.encode(ChunkKey(ROLL))
+
+
+def read_key(key: bytes) -> ChunkKey:
+    """The kind of a journal record, and the commit that a chunk belongs to."""
+    return msgspec.json.decode(key, type=ChunkKey)
+
+
+def read_commit(value: bytes) -> CommitRecord:
+    """Decode a commit record."""
+    return msgspec.json.decode(value, type=CommitRecord)
+
+
+def read_roll(value: bytes) -> RollRecord:
+    """Decode a roll record."""
+    return msgspec.json.decode(value, type=RollRecord)
+
+
+def merged(spans: Sequence[Span]) -> list[tuple[int, int, int]]:
+    """One `(partition, first, next)` for each partition, from spans that continue each other."""
+    ranges: dict[int, tuple[int, int]] = {}
+    for span in spans:
+        number = span.partition.number
+        first = ranges[number][0] if number in ranges else span.first
+        ranges[number] = (first, span.next)
+    return [(number, first, following) for number, (first, following) in sorted(ranges.items())]
+
+
+def roll(
+    writer: str, epoch: int, reason: str, topic: str, positions: Mapping[Partition, int]
+) -> bytes:
+    """Encode a roll record."""
+    return msgspec.json.encode(
+        RollRecord(
+            writer, epoch, reason, topic, {str(p.number): o for p, o in sorted(positions.items())}
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Unrolled:
+    """The rows that the newest roll record does not cover: since when, how many bytes, what date.
+
+    Its owner is the feeder, which passes it in and keeps what comes out.
+    """
+
+    since: float | None = None
+    nbytes: int = 0
+    date: str | None = None
+
+    def plus(self, now: float, nbytes: int, date: str) -> "Unrolled":
+        """After a commit of `nbytes` at `now` with rows for the files of `date`."""
+        return Unrolled(now if self.since is None else self.since, self.nbytes + nbytes, date)
+
+    def due(self, now: float, interval: float, max_bytes: int) -> bool:
+        """Whether a boundary belongs here."""
+        return self.since is not None and (now - self.since >= interval or self.nbytes >= max_bytes)

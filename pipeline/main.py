@@ -1,0 +1,120 @@
+"""One run from its config to its summary; what `headrace run` and `python -m jobs.fraud` call."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from pipeline import status as statuses
+from pipeline import wire
+from pipeline.config import Config
+from pipeline.errors import AnotherRunTookOver, Fenced, Retriable
+from pipeline.run import Driver, Work
+from pipeline.settings import load
+from pipeline.status import Status
+
+log = logging.getLogger("headrace")
+
+PROGRESS_SECONDS = 5.0
+# Feeders and the archiver ask for no CPU of their own; a local Ray must still hold them all.
+SPARE_CPUS = 2
+START_ATTEMPTS = 5
+
+
+def run_config(path: Path, address: str | None, *, until_caught_up: bool) -> Status:
+    """Run the job that the file describes until it is stopped or has caught up."""
+    return run_job(load(path, os.environ), address, until_caught_up=until_caught_up)
+
+
+def run_job(
+    config: Config,
+    address: str | None = None,
+    *,
+    until_caught_up: bool = False,
+    watch: Callable[[Status], None] | None = None,
+    stopping: Callable[[], bool] | None = None,
+) -> Status:
+    """Run one job; `watch` is given each status on its way. Returns the last status.
+
+    `stopping` is asked now and then and drains the run once it says True; without it SIGTERM and
+    Ctrl-C do so. Raises the errors of `pipeline.errors` that end a run.
+    """
+    from pipeline.edges.prometheus import Exporter
+    from pipeline.edges.ray import RayBoard, RayCluster
+
+    job = wire.prepare(config)
+    cores = os.cpu_count() or 1
+    cluster = RayCluster(address, max(cores, config.replicas.count + cores + SPARE_CPUS))
+    try:
+        board = RayBoard(config.job)
+        exporter = Exporter(config.metrics.host, config.metrics.port)
+        progress = _Progress()
+
+        def show(status: Status) -> None:
+            board.put(statuses.encode(status))
+            exporter.show(status)
+            progress.show(status)
+            if watch is not None:
+                watch(status)
+
+        with nullcontext(stopping) if stopping else _signals() as asked:
+            work = _assembled(job, cluster, until_caught_up=until_caught_up, show=show)
+            status = Driver(work, asked).run()
+        log.info("%s", statuses.line(status))
+        exporter.close()
+        return status
+    finally:
+        cluster.close()
+
+
+def _assembled(
+    job: wire.Job, cluster: object, *, until_caught_up: bool, show: Callable[[Status], None]
+) -> Work:
+    """Assemble, again after a pause where the broker was not ready for it."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            return wire.assemble(job, cluster, until_caught_up=until_caught_up, show=show)
+        except Fenced as problem:
+            raise AnotherRunTookOver(
+                f"another run of job {job.config.job} started at the same moment ({problem})"
+            ) from problem
+        except Retriable as problem:
+            if attempt == START_ATTEMPTS:
+                raise
+            log.warning("the start is tried again: %s", problem)
+            time.sleep(attempt)
+    raise AssertionError
+
+
+class _Progress:
+    """Logs a line now and then; owned by the driver's thread."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+
+    def show(self, status: Status) -> None:
+        if time.monotonic() - self._at >= PROGRESS_SECONDS:
+            self._at = time.monotonic()
+            log.info("%s", statuses.line(status))
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and Ctrl-C ask for a drain; a second one ends the process at once."""
+    asked = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

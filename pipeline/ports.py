@@ -1,0 +1,217 @@
+"""What the core asks of the world, as Protocols; each edge and each shipped double keeps them.
+
+`tests/contract` holds one suite for each port, run against the real thing and the double.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.batch import Batch, Headers, Outgoing, Partition, Scored
+from pipeline.control import Assignment, ReplicaRef
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Records of one poll, column by column, in the order in which they came.
+
+    Offsets ascend within a partition. `ends` holds, for each partition whose end was met after
+    these records, the next offset there (the last stable offset).
+    """
+
+    partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.int64]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers] | None
+    ends: Mapping[int, int]
+    nbytes: int
+
+
+class Source(Protocol):
+    """Reads one topic's partitions, stable records only. Owned by one thread."""
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Start reading each partition at its position; called once, before the first poll."""
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """At most `max_records`; waits at most `timeout` seconds, less once they are there.
+
+        Raises ClusterUnfit where a position is out of the log's range or the topic is gone.
+        """
+
+    def close(self) -> None:
+        """Give the connections back; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim found and fixed: positions by partition and this owner's epoch."""
+
+    positions: Mapping[Partition, int]
+    epoch: int
+
+
+class Sink(Protocol):
+    """Writes a slot's output and its offsets as one step; used by one thread at a time.
+
+    The transactional one makes the step atomic; the idempotent one makes records durable first
+    and offsets afterwards, so that a crash between them repeats records and loses none. After any
+    error the sink is not used again: a successor's claim finds out what holds.
+    """
+
+    def claim(
+        self, assignment: Assignment, opening: Callable[[Claimed], Iterable[Outgoing]]
+    ) -> Claimed:
+        """Fence earlier owners, read the slot's positions, commit them again one epoch later.
+
+        `opening` makes the records that go with that commit. Called once, before any write.
+        Raises ClusterUnfit where the stored offsets do not fit the assignment, Fenced,
+        OutcomeUnknown, Retriable.
+        """
+
+    def write(
+        self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
+    ) -> None:
+        """Produce `records` and commit `positions`; returns only once both are known to hold.
+
+        Raises Fenced when another owner has claimed the slot, OutcomeUnknown when the broker may
+        or may not have applied it (also after a success that a late request could still follow),
+        Retriable when nothing was applied.
+        """
+
+    def tend(self) -> None:
+        """Serve the client's callbacks; called about each second while nothing is being written."""
+
+    def close(self) -> None:
+        """Give the connections back; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of one dispatched batch: scored, or lost with its replica and the reason why."""
+
+    batch_id: int
+    replica: int
+    scored: Scored | None
+    reason: str = ""
+
+
+class Replicas(Protocol):
+    """Sends batches to replicas and collects answers. Owned by one thread.
+
+    The classic mistake is to wait for one replica: `collect` returns whatever has come.
+    """
+
+    def send(self, replica: ReplicaRef, batch: Batch) -> None:
+        """Hand the batch to the replica; returns without waiting for a remote one's answer."""
+
+    def collect(self, timeout: float) -> Sequence[Answer]:
+        """Answers that have come, waiting at most `timeout` seconds for a first one."""
+
+    def forget(self, replica: int) -> None:
+        """Drop what the replica still owes: its batches are given to others."""
+
+
+# Kind of call, number of its subject, and what else tells calls apart.
+Tag: TypeAlias = tuple[Any, ...]
+
+
+class ActorLost(Exception):
+    """An actor died, or failed in a way that is no error of ours; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The end of one call: its value, or the error, one of ours or ActorLost."""
+
+    tag: Tag
+    value: Any
+    error: Exception | None
+
+
+class Actors(Protocol):
+    """Processes somewhere in the cluster that build an object and answer calls on it, in order."""
+
+    def start(self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float) -> Any:
+        """Start one; returns its handle at once. The reply to `tag` brings its process id."""
+
+    def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:
+        """Queue a call behind those that the actor has; its reply carries `tag`."""
+
+    def kill(self, handle: Any) -> None:
+        """End it at once, whatever it is doing."""
+
+    def replies(self, timeout: float) -> Sequence[Reply]:
+        """What has come, waiting at most `timeout` seconds for a first one."""
+
+    def forget(self, matching: Callable[[Tag], bool]) -> None:
+        """Drop the replies to the tags that match."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRecord:
+    """One record of a journal partition; its timestamp is in ms since the epoch."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+
+
+class JournalReader(Protocol):
+    """Reads every journal partition, stable records only, and keeps the archive's progress."""
+
+    def start(self) -> Mapping[int, tuple[int, str]]:
+        """Where each journal partition goes on: next offset and the note left with it.
+
+        Raises ClusterUnfit where the progress is out of the log's range.
+        """
+
+    def poll(self, max_records: int, timeout: float) -> tuple[Sequence[JournalRecord], set[int]]:
+        """Records in offset order by partition, and the partitions whose end was met."""
+
+    def ends(self) -> Mapping[int, int]:
+        """The last stable offset of each journal partition."""
+
+    def save(self, progress: Mapping[int, tuple[int, str]]) -> None:
+        """Commit the progress; returns only once it holds. Raises Retriable."""
+
+    def close(self) -> None:
+        """Give the connections back; never raises."""
+
+
+class Attempt(Protocol):
+    """One attempt at one file: invisible until published, gone when abandoned."""
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows as one row group. Raises ClusterUnfit when the disk refuses."""
+
+    def publish(self) -> None:
+        """Make the file durable, then visible under its name, whole, in one step."""
+
+    def abandon(self) -> None:
+        """Remove the attempt; never raises."""
+
+
+class FileStore(Protocol):
+    """Where Parquet files live. Object stores will be another one of these."""
+
+    def attempt(self, name: str, schema: pa.Schema, compression: str) -> Attempt:
+        """Begin a file; `name` is relative to the root, with `/` between folders."""
+
+
+class Clock(Protocol):
+    """Time as the roles see it, so that a simulation can own it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for ages and deadlines."""
+
+    def time(self) -> float:
+        """Seconds since the epoch, for timestamps and dates."""

@@ -1,0 +1,163 @@
+"""How a run stands, as one value: for `headrace status`, the metrics, the progress and the log."""
+
+import msgspec
+
+from pipeline.control import Report
+from pipeline.fleet import Replica
+from pipeline.keeper import ArchiveKeeper
+from pipeline.slots import Slot
+
+
+class PartitionStatus(msgspec.Struct, frozen=True):
+    """One partition; offsets are next offsets, `lag` counts offsets, `time_lag` seconds."""
+
+    topic: str
+    partition: int
+    slot: int
+    committed: int
+    end: int
+    lag: int
+    time_lag: float
+
+
+class SlotStatus(msgspec.Struct, frozen=True):
+    """One slot and its feeder."""
+
+    slot: int
+    state: str
+    pid: int
+    epoch: int
+    waiting_on: str
+    uncommitted_rows: int
+    commits: int
+    last_commit_seconds: float | None
+    committed_at: float | None
+    memory_bytes: int
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True):
+    """One replica; `isolation_of` is the slot whose suspects it scores alone."""
+
+    replica: int
+    state: str
+    pid: int
+    seconds: float
+    in_flight: int
+    isolation_of: int | None
+
+
+class ArchiveStatus(msgspec.Struct, frozen=True):
+    """The archiver: what is in visible files, what is not yet."""
+
+    state: str
+    pid: int
+    rows: int
+    files: int
+    pending_rows: int
+    lag: int
+    oldest_seconds: float
+
+
+class Status(msgspec.Struct, frozen=True):
+    """A whole run. Rates are records per second over the last seconds; times since the epoch."""
+
+    job: str
+    state: str
+    delivery: str
+    placement: str
+    model_name: str
+    model_version: str
+    started_at: float
+    at: float
+    records_in: int
+    records_out: int
+    dead_letters: dict[str, int]
+    records_per_second: float
+    lag: int
+    time_lag: float
+    feeders_replaced: int
+    replicas_replaced: int
+    slots: list[SlotStatus]
+    partitions: list[PartitionStatus]
+    replicas: list[ReplicaStatus]
+    archive: ArchiveStatus
+
+
+def encode(status: Status) -> bytes:
+    """JSON, with every field named."""
+    return msgspec.json.encode(status)
+
+
+def decode(text: bytes) -> Status:
+    """Read it back."""
+    return msgspec.json.decode(text, type=Status)
+
+
+def slot_status(slot: Slot) -> SlotStatus:
+    """One slot as its newest report tells it."""
+    report = slot.report
+    return SlotStatus(
+        slot=slot.number,
+        state=slot.state.value,
+        pid=slot.pid,
+        epoch=report.epoch if report else 0,
+        waiting_on=report.waiting_on.value if report else "",
+        uncommitted_rows=report.uncommitted_rows if report else 0,
+        commits=report.commits if report else 0,
+        last_commit_seconds=report.last_commit_seconds if report else None,
+        committed_at=report.committed_at if report else None,
+        memory_bytes=report.memory_bytes if report else 0,
+    )
+
+
+def partition_statuses(
+    report: Report, ends: dict[tuple[str, int], int], now: float
+) -> list[PartitionStatus]:
+    """The partitions of one slot. `now` is in seconds since the epoch."""
+    found = []
+    for item in report.partitions:
+        topic, number = item.partition
+        end = max(ends.get((topic, number), 0), item.position)
+        lag = max(0, end - item.committed)
+        age = 0.0 if item.oldest is None else max(0.0, now - item.oldest / 1000)
+        found.append(PartitionStatus(topic, number, report.slot, item.committed, end, lag, age))
+    return found
+
+
+def replica_status(replica: Replica, in_flight: int, now: float) -> ReplicaStatus:
+    """One replica. `now` is monotonic."""
+    return ReplicaStatus(
+        replica.id,
+        replica.state.value,
+        replica.pid,
+        now - replica.since,
+        in_flight,
+        replica.slot,
+    )
+
+
+def archive_status(keeper: ArchiveKeeper) -> ArchiveStatus:
+    """The archiver as its newest report tells it, with what its predecessors made."""
+    report = keeper.report
+    return ArchiveStatus(
+        state=keeper.state,
+        pid=keeper.pid,
+        rows=keeper.finished_rows + (report.rows if report else 0),
+        files=keeper.finished_files + (report.files if report else 0),
+        pending_rows=report.pending_rows if report else 0,
+        lag=report.lag if report else 0,
+        oldest_seconds=report.oldest if report else 0.0,
+    )
+
+
+def line(status: Status) -> str:
+    """One line of progress for a person."""
+    ready = sum(1 for replica in status.replicas if replica.state == "ready")
+    dead = sum(status.dead_letters.values())
+    where = "in their feeders" if status.placement == "local" else f"{ready} ready"
+    return (
+        f"{status.job} {status.state}: {status.records_in:,} records, "
+        f"{status.records_per_second:,.0f}/s, lag {status.lag:,} ({status.time_lag:.1f} s), "
+        f"replicas {where}, dead letters {dead:,}, "
+        f"in Parquet {status.archive.rows:,} (+{status.archive.pending_rows:,} pending)"
+    )
