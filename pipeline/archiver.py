@@ -114,9 +114,9 @@ class Archiver:
             positions = journal.read_roll(record.value).positions
             line.rolled = {int(number): offset for number, offset in positions.items()}
             return True
-        if line.pending_since is None:
-            line.pending_since = record.timestamp
         if key.kind == journal.CHUNK:
+            if line.pending_since is None:
+                line.pending_since = record.timestamp
             waiting = line.chunks.setdefault((key.writer, key.sequence), [])
             waiting.append((record.offset, record.value))
         else:

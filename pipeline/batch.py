@@ -64,8 +64,8 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return int(self.keys.nbytes + self.values.nbytes)
+        """Bytes of keys and values; those of slices add up to those of the whole."""
+        return _data_bytes(self.keys) + _data_bytes(self.values)
 
     def slice(self, start: int, stop: int, batch_id: int | None = None) -> "Batch":
         """Rows `[start, stop)`; a span that is cut ends where the next record begins."""
@@ -94,6 +94,14 @@ class Batch:
     def without_headers(self) -> "Batch":
         """What travels to a replica, which has no use for headers."""
         return self if self.headers is None else replace(self, headers=None)
+
+
+def _data_bytes(array: pa.Array) -> int:
+    """Bytes of a binary array's values, without its bitmap and offsets, which slices share."""
+    if len(array) == 0:
+        return 0
+    ends = np.frombuffer(array.buffers()[1], np.int32)
+    return int(ends[array.offset + len(array)] - ends[array.offset])
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Commit:
 
     sequence: int
     parts: tuple[Settled, ...]
+    starts: dict[Partition, int]
     positions: dict[Partition, int]
     date: str
     roll_before: str | None
@@ -106,18 +107,19 @@ def _journal(commit: Commit, target: Target) -> Iterator[Outgoing]:
         value = journal.roll(target.writer, target.epoch, reason, target.input_topic, positions)
         return journal.ROLL_KEY, value
 
-    spans = [span for part in commit.parts for span in part.batch.spans]
+    # From commit to commit without a gap: also over offsets that held no record.
+    spans = [
+        (partition.number, commit.starts[partition], following)
+        for partition, following in sorted(commit.positions.items())
+        if following > commit.starts[partition]
+    ]
     pairs: list[tuple[bytes, bytes]] = []
     if commit.roll_before is not None:
-        starts = dict(commit.positions)
-        starts.update(
-            {Partition(target.input_topic, p): first for p, first, _ in journal.merged(spans)}
-        )
-        pairs.append(roll(commit.roll_before, starts))
+        pairs.append(roll(commit.roll_before, commit.starts))
     key = journal.chunk_key(target.writer, commit.sequence)
     bodies = [body for part in commit.parts for body in journal.chunks(part.scored.rows)]
     pairs.extend((key, body) for body in bodies)
-    if commit.parts:
+    if spans:
         pairs.append((journal.COMMIT_KEY, _commit_record(commit, target, spans, len(bodies))))
     if commit.roll_after is not None:
         pairs.append(roll(commit.roll_after, commit.positions))
@@ -133,7 +135,7 @@ def _commit_record(commit: Commit, target: Target, spans: Sequence[Any], chunks:
             epoch=target.epoch,
             sequence=commit.sequence,
             topic=target.input_topic,
-            spans=journal.merged(spans),
+            spans=list(spans),
             chunks=chunks,
             rows_in=sum(part.batch.rows for part in commit.parts),
             rows_out=sum(part.scored.rows.num_rows for part in commit.parts),

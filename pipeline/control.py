@@ -1,7 +1,7 @@
 """The whole vocabulary between the driver and its feeders: orders down, a report up."""
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.batch import Partition
@@ -115,15 +115,22 @@ class Report:
 class Assignment:
     """What a feeder is told once, before its claim: its slot and how to begin.
 
-    Its first `suspect_rows` rows are scored in isolation, because a predecessor died over them;
+    `layout` is the stored one, `topic_partitions` what the topic has now. Its first `suspect_rows`
+    rows are scored in isolation, because a predecessor died over them;
     `seconds_per_row` is what scoring took it, 0 where that is not known.
     """
 
     slot: int
     layout: Layout
     partitions: tuple[Partition, ...]
+    topic_partitions: int
     suspect_rows: int = 0
     seconds_per_row: float = 0.0
+
+    @property
+    def present_layout(self) -> Layout:
+        """The layout as it is written from this claim on."""
+        return replace(self.layout, partitions=self.topic_partitions)
 
 
 @dataclass(frozen=True, slots=True)

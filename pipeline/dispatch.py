@@ -180,7 +180,8 @@ class Dispatch:
             elif held.isolated and losses > 1:
                 scored.append(self._condemned(batch, reason))
             else:
-                self._losses[batch.id] = losses
+                # A suspect's losses count from its first time alone.
+                self._losses[batch.id] = losses if held.isolated or losses == 1 else 0
                 (self._suspects if held.isolated or losses > 1 else self._queue).appendleft(batch)
 
     def _halve(self, batch: Batch) -> Split:

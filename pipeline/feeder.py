@@ -5,22 +5,22 @@ the turn. Errors of the commit in the background are raised again at the loop's 
 """
 
 import datetime
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pipeline.batch import Partition, Scored, Settled
+from pipeline.batch import Partition, Settled
 from pipeline.batcher import Batcher
 from pipeline.commit import Commit, Target, records
 from pipeline.config import CommitPolicy, DeadLetters, Roll
-from pipeline.control import Orders, PartitionReport, Report, WaitingOn
+from pipeline.control import Orders, Report, WaitingOn
 from pipeline.dispatch import Dispatch
-from pipeline.errors import TooManyDeadLetters
+from pipeline.errors import Retriable
 from pipeline.journal import Unrolled
 from pipeline.ledger import Ledger
 from pipeline.ports import Claimed, Clock, Sink, Source
+from pipeline.progress import DeadRatio, Progress
 
 # At most this long in one call, so that an answer or a finished commit is soon seen.
 POLL_SECONDS = 0.005
@@ -82,9 +82,11 @@ class Feeder:
         self._memory = memory
         self._suspect_rows = suspect_rows
         self._ledger = Ledger(claimed.positions)
-        self._start = dict(claimed.positions)
-        self._committed = dict(claimed.positions)
+        self._progress = Progress(target.input_topic, claimed.positions)
+        subject = f"{target.input_topic} in slot {target.slot}"
+        self._dead_ratio = DeadRatio(policies.dead_letters, subject)
         self._writing: _Writing | None = None
+        self._failed = False
         self._unrolled = Unrolled()
         # The claim has written a roll record with these.
         self._rolled = dict(claimed.positions)
@@ -92,19 +94,21 @@ class Feeder:
         self._last_commit = clock.monotonic()
         self._commit_seconds: float | None = None
         self._committed_at: float | None = None
-        # (first timestamp, end) of what is polled and not committed, by partition; as bounded
-        # as the ledger.
-        self._ages: dict[Partition, deque[tuple[int, int]]] = {p: deque() for p in self._start}
-        self._recent: deque[tuple[int, int]] = deque()
-        self._recent_rows = self._recent_dead = 0
-        self._in = self._out = self._commits = 0
-        self._dead: dict[str, int] = {}
 
     def turn(self, orders: Orders) -> Report:
         """Work for at most `orders.seconds`; less when the driver is needed.
 
         Raises Fenced, OutcomeUnknown, Retriable, ClusterUnfit, TooManyDeadLetters.
         """
+        if self._failed:
+            raise Retriable("this feeder failed in an earlier turn; its successor goes on")
+        # The driver has queued a further turn, which must not commit past what a failed one lost.
+        self._failed = True
+        report = self._turn(orders)
+        self._failed = False
+        return report
+
+    def _turn(self, orders: Orders) -> Report:
         self._dispatch.orders(orders.replicas, orders.isolation)
         end = self._clock.monotonic() + orders.seconds
         waited = dict.fromkeys(WaitingOn, 0.0)
@@ -141,13 +145,14 @@ class Feeder:
         if may_poll:
             timeout = POLL_SECONDS if self._dispatch.idle else BUSY_POLL_SECONDS
             self._poll(timeout, now)
-        elif self._dispatch.idle and self._writing is not None:
+        elif not self._dispatch.in_flight():
             self._await_commit()
         return waiting_on
 
     def _poll(self, timeout: float, now: float) -> None:
         polled = self._source.poll(self._poll_room(), timeout)
         self._batcher.add(polled, now)
+        self._progress.polled(polled)
 
     def _poll_room(self) -> int:
         return max(1, self._batcher.limits.rows - self._batcher.rows)
@@ -165,12 +170,6 @@ class Feeder:
 
     def _cut(self) -> None:
         batch = self._batcher.take()
-        row = 0
-        for span in batch.spans:
-            if span.rows:
-                first = int(batch.timestamps[row].as_py())
-                self._ages[span.partition].append((first, span.next))
-            row += span.rows
         suspected = self._suspect_rows > 0
         self._suspect_rows -= batch.rows
         self._ledger.open(batch)
@@ -182,45 +181,21 @@ class Feeder:
             self._ledger.split(split.batch, split.parts)
         for answer in scored:
             self._ledger.settle(answer)
-            self._judge(answer)
-
-    def _judge(self, answer: Scored) -> None:
-        """Stop before a wrong schema empties the topic into the dead letters."""
-        limits = self._policies.dead_letters
-        dead = len(answer.rejects)
-        rows = answer.rows.num_rows + dead
-        self._recent.append((rows, dead))
-        self._recent_rows += rows
-        self._recent_dead += dead
-        while self._recent and self._recent_rows - self._recent[0][0] >= limits.window:
-            old_rows, old_dead = self._recent.popleft()
-            self._recent_rows -= old_rows
-            self._recent_dead -= old_dead
-        if (
-            dead
-            and self._recent_rows >= limits.window
-            and self._recent_dead > limits.max_dead_ratio * self._recent_rows
-        ):
-            raise TooManyDeadLetters(
-                f"dead_letters.max_dead_ratio = {limits.max_dead_ratio}: "
-                f"{self._recent_dead} of the last {self._recent_rows} records of "
-                f"{self._target.input_topic} in slot {self._target.slot} cannot be scored "
-                f"(the last one: {answer.rejects[-1].message}). These are not committed: mend the "
-                "events or the model and start again, or raise the limit"
-            )
+            self._dead_ratio.take(answer)
 
     def _start_commit(self, drain: bool, now: float) -> None:
         if self._writing is not None:
             return
         policy = self._policies.commit
         age = now - self._last_commit
-        if not (drain or age * 1000 >= policy.interval_ms or self._ledger.rows >= policy.max_rows):
+        large = self._ledger.rows >= policy.max_rows or self._ledger.nbytes >= policy.max_bytes
+        if not (drain or large or age * 1000 >= policy.interval_ms):
             return
         parts = self._ledger.take()
         positions = self._ledger.positions()
         roll = self._policies.roll
         if not parts:
-            moved = positions != self._committed
+            moved = positions != self._progress.committed
             ending = drain and self._nothing_in_flight() and positions != self._rolled
             boundary = ending or self._unrolled.due(now, roll.interval_seconds, roll.max_bytes)
             quiet = (moved and (drain or age >= QUIET_COMMIT_SECONDS)) or age >= KEEP_ALIVE_SECONDS
@@ -254,7 +229,9 @@ class Feeder:
             unrolled, self._rolled = Unrolled(), positions
         self._unrolled = unrolled
         self._sequence += 1
-        commit = Commit(self._sequence, parts, positions, date, before, after)
+        commit = Commit(
+            self._sequence, parts, self._progress.committed, positions, date, before, after
+        )
         target, sink = self._target, self._sink
 
         def write() -> None:
@@ -270,22 +247,15 @@ class Feeder:
         writing.future.result()
         self._writing = None
         self._ledger.written(writing.commit.parts)
-        self._committed = writing.commit.positions
-        self._commits += 1
+        self._progress.wrote(writing.commit)
         self._commit_seconds = now - writing.started
         self._committed_at = self._clock.time()
-        for part in writing.commit.parts:
-            self._in += part.batch.rows
-            self._out += part.scored.rows.num_rows
-            for reject in part.scored.rejects:
-                reason = f"{reject.stage}:{reject.exception}"
-                self._dead[reason] = self._dead.get(reason, 0) + 1
-        for partition, ages in self._ages.items():
-            while ages and ages[0][1] <= self._committed[partition]:
-                ages.popleft()
 
     def _await_commit(self) -> None:
-        assert self._writing is not None
+        """Wait a little where there is nothing to poll and no answer to wait for."""
+        if self._writing is None:
+            self._clock.sleep(BLOCKED_SECONDS)
+            return
         try:
             self._writing.future.exception(timeout=BLOCKED_SECONDS)
         except TimeoutError:
@@ -299,39 +269,29 @@ class Feeder:
             self._writing is None
             and self._nothing_in_flight()
             and self._ledger.rows == 0
-            and self._committed == self._rolled
-            and self._ledger.positions() == self._committed
+            and self._progress.committed == self._rolled
+            and self._ledger.positions() == self._progress.committed
         )
 
     def _report(self, waiting_on: WaitingOn, drained: bool) -> Report:
-        done, polled = self._ledger.positions(), self._batcher.positions()
+        progress = self._progress
         lost, timings = tuple(self._dispatch.lost), tuple(self._dispatch.timings)
         self._dispatch.lost.clear()
         self._dispatch.timings.clear()
         return Report(
             slot=self._target.slot,
             epoch=self._target.epoch,
-            partitions=tuple(
-                PartitionReport(
-                    partition=partition,
-                    start=start,
-                    position=polled[partition],
-                    done=done[partition],
-                    committed=self._committed[partition],
-                    oldest=self._ages[partition][0][0] if self._ages[partition] else None,
-                )
-                for partition, start in self._start.items()
-            ),
-            records_in=self._in,
-            records_out=self._out,
-            dead=dict(self._dead),
+            partitions=progress.partitions(self._ledger.positions()),
+            records_in=progress.records_in,
+            records_out=progress.records_out,
+            dead=dict(progress.dead),
             in_flight=self._dispatch.in_flight(),
             timings=timings,
             lost=lost,
             needs_isolation=self._dispatch.needs_isolation,
             waiting_on=waiting_on,
             uncommitted_rows=self._ledger.rows,
-            commits=self._commits,
+            commits=progress.commits,
             last_commit_seconds=self._commit_seconds,
             committed_at=self._committed_at,
             drained=drained,

@@ -19,6 +19,8 @@ log = logging.getLogger("headrace.fleet")
 # A model that cannot be opened fails each time; a node that goes away does not.
 START_FAILURES = 3
 STARTING_WARNING_SECONDS = 30.0
+# Turns that were queued before it retired may still send to it.
+RETIRING_SECONDS = 2.0
 
 
 class State(enum.Enum):
@@ -31,7 +33,10 @@ class State(enum.Enum):
 
 @dataclass(slots=True)
 class Replica:
-    """One replica. `slot` names the feeder whose isolation replica it is, None for the fleet's."""
+    """One replica, in its state since `since`.
+
+    `slot` names the feeder whose isolation replica it is, None for the fleet's.
+    """
 
     id: int
     handle: Any
@@ -80,15 +85,17 @@ class Fleet:
             self._start(None, now)
         surplus = sorted(shared, key=lambda r: (r.state is State.READY, r.id))
         for replica in surplus[: max(0, len(shared) - wanted)]:
-            replica.state = State.RETIRING
+            replica.state, replica.since = State.RETIRING, now
         held = {r.slot for r in self._replicas.values() if r.slot is not None and _serves(r)}
         for slot in isolated - held:
             self._start(slot, now)
         for replica in list(self._replicas.values()):
-            if replica.slot is not None and replica.slot not in isolated:
-                replica.state = State.RETIRING
-            if replica.state is State.RETIRING and not in_flight.get(replica.id):
-                self._end(replica)
+            if _serves(replica) and replica.slot is not None and replica.slot not in isolated:
+                replica.state, replica.since = State.RETIRING, now
+            if replica.state is State.RETIRING:
+                quiet = now - replica.since > RETIRING_SECONDS
+                if quiet and not in_flight.get(replica.id):
+                    self._end(replica)
             elif replica.state is State.STARTING:
                 self._warn(replica, now)
 

@@ -60,6 +60,10 @@ OWNED: Mapping[str, Owned] = {
     "statistics.interval.ms": Owned(
         "the statistics tell whether a commit needed more than one request", _LEAVE_OUT
     ),
+    "message.max.bytes": Owned(
+        "chunks of the journal and dead letters need their size",
+        "Leave it out; the topics' max.message.bytes is what limits records",
+    ),
     "queue.buffering.max.messages": Owned(_ROOM, "Leave it out; set commit.max_rows"),
     "queue.buffering.max.kbytes": Owned(_ROOM, "Leave it out; set commit.max_bytes"),
     "fetch.queue.backoff.ms": Owned(

@@ -2,11 +2,9 @@
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline import status as statuses
@@ -15,6 +13,7 @@ from pipeline.config import Config
 from pipeline.errors import AnotherRunTookOver, Fenced, Retriable
 from pipeline.run import Driver, Work
 from pipeline.settings import load
+from pipeline.signals import stop_signals
 from pipeline.status import Status
 
 log = logging.getLogger("headrace")
@@ -61,7 +60,7 @@ def run_job(
             if watch is not None:
                 watch(status)
 
-        with nullcontext(stopping) if stopping else _signals() as asked:
+        with nullcontext(stopping) if stopping else stop_signals() as asked:
             work = _assembled(job, cluster, until_caught_up=until_caught_up, show=show)
             status = Driver(work, asked).run()
         log.info("%s", statuses.line(status))
@@ -100,21 +99,3 @@ class _Progress:
         if time.monotonic() - self._at >= PROGRESS_SECONDS:
             self._at = time.monotonic()
             log.info("%s", statuses.line(status))
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and Ctrl-C ask for a drain; a second one ends the process at once."""
-    asked = threading.Event()
-
-    def ask(number: int, _: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt(signal.Signals(number).name)
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -171,7 +171,7 @@ class JournalReader(Protocol):
     def start(self) -> Mapping[int, tuple[int, str]]:
         """Where each journal partition goes on: next offset and the note left with it.
 
-        Raises ClusterUnfit where the progress is out of the log's range.
+        Raises ClusterUnfit where the progress is out of the log's range, Retriable.
         """
 
     def poll(self, max_records: int, timeout: float) -> tuple[Sequence[JournalRecord], set[int]]:
@@ -215,3 +215,6 @@ class Clock(Protocol):
 
     def time(self) -> float:
         """Seconds since the epoch, for timestamps and dates."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let this much time pass."""

@@ -60,6 +60,9 @@ class Recipe:
     fields: tuple[pa.Field, ...]
 
 
+Maker = Callable[[ModelFiles, Signature], Recipe]
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a decoder must find in each event, for the recipe made of a signature."""
@@ -157,23 +160,32 @@ def each(function: Callable[[bytes], Any]) -> Decode:
     return decode
 
 
-def load_recipe(path: str, files: ModelFiles, signature: Signature) -> Recipe:
-    """The recipe that the user's function at `module:attribute` makes.
+def find_maker(path: str) -> Maker:
+    """The user's function at `module:attribute`, which makes a recipe of a model.
 
-    It is called with the model's files and signature, once for each replica. Raises ConfigInvalid
-    where there is no such function or what it gives is no Recipe.
+    Raises ConfigInvalid where there is no such function.
     """
     module, colon, attribute = path.partition(":")
     way_out = "Write module:function, importable from the folder that the job is started in"
     if not (module and colon and attribute):
         raise ConfigInvalid([Mistake("recipe", path, "is no import path", way_out)])
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        maker = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as failure:
         mistake = Mistake("recipe", path, f"can't be imported: {failure}", way_out)
         raise ConfigInvalid([mistake]) from failure
-    recipe = function(files, signature) if callable(function) else function
+    if not callable(maker):
+        mistake = Mistake("recipe", path, f"is a {type(maker).__name__}, no function", way_out)
+        raise ConfigInvalid([mistake])
+    found: Maker = maker
+    return found
+
+
+def make_recipe(maker: Maker, files: ModelFiles, signature: Signature) -> Recipe:
+    """What the user's function makes, once in each replica. Raises ConfigInvalid if no Recipe."""
+    recipe: object = maker(files, signature)
     if not isinstance(recipe, Recipe):
         way_out = "Give a function (ModelFiles, Signature) -> pipeline.recipe.Recipe"
-        raise ConfigInvalid([Mistake("recipe", path, f"gives a {type(recipe).__name__}", way_out)])
+        problem = f"gives a {type(recipe).__name__}"
+        raise ConfigInvalid([Mistake("recipe", maker.__name__, problem, way_out)])
     return recipe

@@ -150,10 +150,13 @@ class Driver:
                 self._drain()
         if now - self._ends_at >= ENDS_SECONDS:
             self._ends_at = now
-            try:
-                self._ends = self._work.ends()
-            except Retriable as problem:
-                log.warning("the lag is not known at the moment: %s", problem)
+            self._guarded(self._ask_ends)
+
+    def _ask_ends(self) -> None:
+        try:
+            self._ends = self._work.ends()
+        except Retriable as problem:
+            log.warning("the lag is not known at the moment: %s", problem)
 
     def _caught_up(self) -> bool:
         targets = self._work.targets

@@ -23,9 +23,9 @@ from pipeline.model import (
     OutputSpec,
     Signature,
     Tensor,
-    check_signature,
 )
 from pipeline.schema import STANDARD
+from pipeline.signature import check_signature
 
 # The names that every row and every prediction has already.
 RESERVED = (*(column.name for column in STANDARD), "source", "model")

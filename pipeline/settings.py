@@ -18,10 +18,17 @@ from pipeline.config import Config
 from pipeline.errors import ConfigInvalid, Mistake
 from pipeline.shapes import WrongError
 
+# The folder that a relative output.parquet starts from; `headrace submit` sets it.
+DIRECTORY = "HEADRACE_DIRECTORY"
+# What Ray sets for the process that a submitted job begins with.
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
     """Read a job's config; relative paths in it start from the current directory.
 
+    A relative output.parquet starts from `HEADRACE_DIRECTORY` where that is set, and a submitted
+    Ray job must set it: its current directory is a copy that is deleted after it.
     Raises `ConfigInvalid` with every mistake, also where the file cannot be read.
     """
     try:
@@ -38,7 +45,16 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     content, mistakes = document.read(text, str(path))
     if content is None and mistakes:
         raise ConfigInvalid(mistakes)
-    return _parse(content, Path.cwd(), environ, mistakes)
+    here = Path.cwd()
+    output = here / environ[DIRECTORY] if environ.get(DIRECTORY) else here
+    config = _parse(content, here, environ, mistakes, output)
+    lost = RAY_JOB in environ and not environ.get(DIRECTORY)
+    if lost and config.output.parquet.is_relative_to(here):
+        problem = "lies in Ray's copy of the working directory, which is deleted after the job"
+        way_out = "Start the job by `headrace submit`, or write an absolute path"
+        mistake = Mistake("output.parquet", str(config.output.parquet), problem, way_out)
+        raise ConfigInvalid([mistake])
+    return config
 
 
 def parse(content: object, base: Path, environ: Mapping[str, str]) -> Config:
@@ -46,17 +62,21 @@ def parse(content: object, base: Path, environ: Mapping[str, str]) -> Config:
 
     Raises `ConfigInvalid` with every mistake.
     """
-    return _parse(content, base, environ, [])
+    return _parse(content, base, environ, [], base)
 
 
 def _parse(
-    content: object, base: Path, environ: Mapping[str, str], mistakes: list[Mistake]
+    content: object,
+    base: Path,
+    environ: Mapping[str, str],
+    mistakes: list[Mistake],
+    output: Path,
 ) -> Config:
     if not isinstance(content, Mapping):
         way_out = "Write at least job, model and kafka"
         mistakes.append(Mistake("config", kafka_keys.shown("", content), "is no mapping", way_out))
         raise ConfigInvalid(mistakes)
-    reading = _Reading(base, environ, mistakes, {})
+    reading = _Reading(base, output, environ, mistakes, {})
     reading.section(Config, content, "")
     mistakes.extend(_relations(reading.values))
     if mistakes:
@@ -113,6 +133,7 @@ class _Reading:
     """One pass over a config: what is right goes to `values` by dotted name, else a mistake."""
 
     base: Path
+    output: Path
     environ: Mapping[str, str]
     mistakes: list[Mistake]
     values: dict[str, Any]
@@ -137,7 +158,8 @@ class _Reading:
                     inner = self.inner(content.get(field.name, {}), field)
                     self.section(hint, inner, f"{setting}.")
                 elif field.name in content:
-                    self.values[setting] = self.value(content[field.name], hint, field.metadata)
+                    raw = content[field.name]
+                    self.values[setting] = self.value(raw, hint, field.metadata, setting)
                 else:
                     self.default(field, hint, setting)
             except WrongError as wrong:
@@ -161,7 +183,7 @@ class _Reading:
             # Without a legal job name nothing is derived: its own mistake is enough.
             if "job" in self.values:
                 text = derived.format(job=self.values["job"])
-                self.values[setting] = self.base / text if hint is Path else text
+                self.values[setting] = self.start_of(setting) / text if hint is Path else text
         elif field.default is not dataclasses.MISSING:
             self.values[setting] = field.default
         elif field.default_factory is not dataclasses.MISSING:
@@ -169,7 +191,7 @@ class _Reading:
         else:
             raise WrongError("is missing", f"Add {field.name}: {field.metadata['help']}")
 
-    def value(self, raw: Any, hint: Any, facts: Mapping[str, Any]) -> Any:
+    def value(self, raw: Any, hint: Any, facts: Mapping[str, Any], setting: str) -> Any:
         kind, optional = kind_of_hint(hint)
         if isinstance(raw, str) and "${" in raw:
             raw = document.expand(raw, self.environ)
@@ -181,7 +203,11 @@ class _Reading:
         shapes.check_range(value, facts)
         if "shape" in facts:
             shapes.CHECKS[facts["shape"]](value)
-        return self.base / value if kind is Path else value
+        return self.start_of(setting) / value if kind is Path else value
+
+    def start_of(self, setting: str) -> Path:
+        """Where a relative path begins."""
+        return self.output if setting == "output.parquet" else self.base
 
     def kafka(self, content: object) -> None:
         if not isinstance(content, Mapping):

@@ -2,7 +2,8 @@
 
 - STARTING to RUNNING once it has claimed its slot;
 - RUNNING to DRAINED when told to drain;
-- STARTING and RUNNING to WAITING when it fails, and from there to STARTING after a pause.
+- STARTING and RUNNING to WAITING when it fails, and from there to STARTING after a pause;
+- STARTING and RUNNING to FAILED where no successor can help.
 
 A feeder that was fenced has a successor too, but only once it is clear that no other run ordered
 it: a transaction that outlived the broker's time-out ends in the same error as a take-over, and
@@ -12,12 +13,12 @@ only a take-over moves the stored epoch on.
 import enum
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.batch import Partition
 from pipeline.control import Assignment, Layout, Orders, Report
-from pipeline.errors import AnotherRunTookOver, Fenced, OutcomeUnknown, Retriable
+from pipeline.errors import AnotherRunTookOver, ClusterUnfit, Fenced, OutcomeUnknown, Retriable
 from pipeline.ports import ActorLost, Actors, Clock, Reply
 
 log = logging.getLogger("headrace.slots")
@@ -26,6 +27,8 @@ TURN_SECONDS = 0.25
 # One runs, one waits, so that the feeder never idles between two turns.
 TURNS_AHEAD = 2
 START_SECONDS = 60.0
+# What fails so often before its first report is not bad luck.
+LOST_STARTS = 5
 HANG_SECONDS = 10.0
 HANG_FACTOR = 20.0
 UNMEASURED_HANG_SECONDS = 40.0
@@ -44,6 +47,7 @@ class State(enum.Enum):
     RUNNING = "running"
     WAITING = "waiting"
     DRAINED = "drained"
+    FAILED = "failed"
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Slot:
     pause: float = FIRST_PAUSE_SECONDS
     suspect: bool = False
     fenced: str = ""
+    lost_starts: int = 0
     epoch: int = 0
     report: Report | None = None
     finished_in: int = 0
@@ -91,6 +96,7 @@ class Work:
     """
 
     layout: Layout
+    topic_partitions: int
     build: Callable[..., Any]
     args: tuple[Any, ...]
     cpus: float
@@ -131,7 +137,11 @@ class Slots:
                 while slot.turns < TURNS_AHEAD:
                     slot.turns += 1
                     tag = ("turn", slot.number, slot.incarnation)
-                    self._actors.call(tag, slot.handle, "turn", orders(slot.number))
+                    order = orders(slot.number)
+                    if slot.report is None:
+                        # Its first report comes at once, so that its epoch is known.
+                        order = replace(order, seconds=0.0)
+                    self._actors.call(tag, slot.handle, "turn", order)
             if slot.state in {State.STARTING, State.RUNNING}:
                 self._watch(slot, now)
 
@@ -159,10 +169,10 @@ class Slots:
             slot=slot.number,
             layout=work.layout,
             partitions=slot.partitions,
+            topic_partitions=work.topic_partitions,
             suspect_rows=work.suspect_rows if slot.suspect else 0,
             seconds_per_row=self.seconds_per_row,
         )
-        slot.suspect = False
         slot.incarnation += 1
         slot.state, slot.turns, slot.since, slot.heard = State.STARTING, 0, now, now
         slot.handle = self._actors.start(
@@ -205,7 +215,8 @@ class Slots:
             return None
         slot.turns -= 1
         report: Report = reply.value
-        slot.report, slot.epoch = report, report.epoch
+        slot.report, slot.epoch, slot.lost_starts = report, report.epoch, 0
+        slot.suspect = slot.suspect and report.commits == 0
         for timing in report.timings:
             if timing.rows:
                 fresh = timing.service_seconds / timing.rows
@@ -216,14 +227,24 @@ class Slots:
         return report
 
     def _failed(self, slot: Slot, error: Exception, now: float) -> None:
-        if slot.state is State.DRAINED:
+        if slot.state in {State.DRAINED, State.FAILED}:
             return
         if isinstance(error, Fenced):
             slot.fenced = str(error)
         elif not isinstance(error, OutcomeUnknown | Retriable | ActorLost):
+            slot.state = State.FAILED
             raise error
         if isinstance(error, ActorLost):
-            slot.suspect = self._work.scores_locally and slot.state is State.RUNNING
+            if slot.state is State.RUNNING:
+                slot.suspect = self._work.scores_locally
+            if slot.report is None:
+                slot.lost_starts += 1
+            if slot.lost_starts >= LOST_STARTS:
+                slot.state = State.FAILED
+                raise ClusterUnfit(
+                    f"the feeder of slot {slot.number} does not start: {error}. "
+                    "The logs of the Ray node say more"
+                )
         self._succeed(slot, str(error), now)
 
     def _succeed(self, slot: Slot, reason: str, now: float) -> None:
@@ -258,8 +279,8 @@ class Slots:
 
     @property
     def drained(self) -> bool:
-        """Whether every slot has drained."""
-        return all(slot.state is State.DRAINED for slot in self.slots)
+        """Whether every slot has drained, or failed for good."""
+        return all(slot.state in {State.DRAINED, State.FAILED} for slot in self.slots)
 
     def close(self) -> None:
         """End every feeder."""

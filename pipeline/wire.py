@@ -8,7 +8,7 @@ of the driver's machine.
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import journal, model, schema
+from pipeline import journal, model, model_folder, schema, topology
 from pipeline.archiver import Archiver
 from pipeline.batch import Batch, Outgoing, Partition
 from pipeline.batcher import Batcher, Limits
@@ -30,16 +30,14 @@ from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.ports import Answer, Claimed, Replicas, Sink
-from pipeline.recipe import Recipe, load_recipe, signature_recipe
+from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.run import Work
 from pipeline.score import Scorer
+from pipeline.signature import check_signature
 from pipeline.slots import Slots
 from pipeline.slots import Work as SlotWork
 from pipeline.status import Status
 
-# What a dead letter's headers and key may add to its value.
-DEAD_LETTER_OVERHEAD = 64 << 10
-DEFAULT_MESSAGE_BYTES = 1_048_588
 SCORES_HERE = ReplicaRef(0, None)
 
 
@@ -51,6 +49,7 @@ class Job:
     files: model.ModelFiles
     signature: model.Signature
     schema: pa.Schema
+    maker: Maker | None
     dead_value_bytes: int
 
 
@@ -58,6 +57,7 @@ class SystemClock:
     """Time as this machine tells it."""
 
     monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
     time = staticmethod(time.time)
 
 
@@ -74,25 +74,29 @@ def prepare(config: Config) -> Job:
     """Resolve and open the model, fix the schema. Raises ConfigInvalid with every mistake."""
     from pipeline.edges.onnx import OnnxModel
 
-    folder = model.resolve(config.model)
-    files = model.load_files(folder)
+    folder = model_folder.resolve(config.model)
+    files = model_folder.load_files(folder)
     signature = OnnxModel(files.model, file=str(folder / "model.onnx")).signature
-    mistakes = model.check_signature(files.spec, signature, str(folder / "model.yaml"))
+    mistakes = check_signature(files.spec, signature, str(folder / "model.yaml"))
     if mistakes:
         raise ConfigInvalid(mistakes)
-    fields = _recipe(config, files, signature).fields
+    maker = find_maker(config.recipe) if config.recipe else None
+    fields = _recipe(config, files, signature, maker).fields
     return Job(
         config=config,
         files=files,
         signature=signature,
         schema=schema.job_schema(fields, config.output.compression),
-        dead_value_bytes=DEFAULT_MESSAGE_BYTES - DEAD_LETTER_OVERHEAD,
+        maker=maker,
+        dead_value_bytes=topology.DEFAULT_MESSAGE_BYTES - topology.DEAD_LETTER_OVERHEAD,
     )
 
 
-def _recipe(config: Config, files: model.ModelFiles, signature: model.Signature) -> Recipe:
-    if config.recipe is not None:
-        return load_recipe(config.recipe, files, signature)
+def _recipe(
+    config: Config, files: model.ModelFiles, signature: model.Signature, maker: Maker | None
+) -> Recipe:
+    if maker is not None:
+        return make_recipe(maker, files, signature)
     return signature_recipe(
         files.spec,
         signature,
@@ -108,7 +112,7 @@ def build_scorer(job: Job) -> Scorer:
 
     outputs = None if job.config.recipe else [one.name for one in job.files.spec.outputs]
     return Scorer(
-        _recipe(job.config, job.files, job.signature),
+        _recipe(job.config, job.files, job.signature, job.maker),
         OnnxModel(job.files.model, outputs, f"models/{job.files.name}/{job.files.version}"),
         job.schema,
         name=job.files.name,
@@ -149,7 +153,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 
     config = job.config
     writer = uuid.uuid4().hex
-    sink = _sink(config, assignment.slot)
+    sink = _sink(job, assignment.slot)
 
     def opening(claimed: Claimed) -> list[Outgoing]:
         positions = claimed.positions
@@ -184,16 +188,18 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
     )
 
 
-def _sink(config: Config, slot: int) -> Sink:
+def _sink(job: Job, slot: int) -> Sink:
     from pipeline.edges.kafka.admin import transactional_id
     from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
 
+    config = job.config
     # Predictions, dead letters and chunks of the largest commit.
     queue_rows = 4 * config.commit.max_rows
+    largest = job.dead_value_bytes + topology.DEAD_LETTER_OVERHEAD
     if config.delivery == "at_least_once":
-        return IdempotentSink(config.kafka, config.group, queue_rows)
+        return IdempotentSink(config.kafka, config.group, queue_rows, largest)
     name = transactional_id(config.group, slot)
-    return TransactionalSink(config.kafka, config.group, name, queue_rows)
+    return TransactionalSink(config.kafka, config.group, name, queue_rows, largest)
 
 
 def _target(job: Job, assignment: Assignment, epoch: int, writer: str) -> Target:
@@ -243,18 +249,22 @@ def assemble(
     config = job.config
     _refuse_unshared(config, cluster.nodes)
     admin = KafkaAdmin(config.kafka)
-    topics = _topics(admin, config)
+    topics = admin.topics(topology.names(config).values())
+    _refuse(list(topology.missing(config, topics)), _unfit)
+    _refuse(list(topology.too_small(config, topics)), _unfit)
     source = topics[config.input.topic]
     ordered = source.partitions == topics[config.output.topic].partitions
     slots = config.slots or max(1, min(source.partitions, int(cluster.cpus)))
     fresh = Layout(1, slots, source.partitions, source.id, ordered)
     opening = admin.open_layout if config.delivery == "exactly_once" else admin.open_layout_unfenced
     stored = opening(config.group, source, fresh, config.input.start)
-    _refuse_other_layout(config, stored, ordered, topics[config.journal.topic].partitions)
-    layout = replace(stored, partitions=source.partitions, topic_id=source.id)
+    _refuse(list(topology.unfit_layout(config, stored, topics)), ConfigInvalid)
     partitions = [Partition(source.name, number) for number in range(source.partitions)]
-    dead_limit = _limit(topics[config.dead_letters.topic].settings)
-    shared = cluster.share(replace(job, dead_value_bytes=dead_limit - DEAD_LETTER_OVERHEAD))
+    dead_limit = topics[config.dead_letters.topic].limit
+    dead_value_bytes = dead_limit - topology.DEAD_LETTER_OVERHEAD
+    if job.maker is not None:
+        cluster.carry(job.maker)
+    shared = cluster.share(replace(job, dead_value_bytes=dead_value_bytes))
     local = config.placement == "local"
     actors, clock = RayActors(), SystemClock()
     fleet = Fleet(
@@ -266,7 +276,8 @@ def assemble(
         standing=(SCORES_HERE,) if local else (),
     )
     work = SlotWork(
-        layout=layout,
+        layout=stored,
+        topic_partitions=source.partitions,
         build=build_feeder,
         args=(shared,),
         cpus=config.replicas.cpus if local else 0.0,
@@ -275,7 +286,7 @@ def assemble(
         suspect_rows=2 * config.commit.max_rows,
         epoch=lambda partitions: admin.epoch(config.group, partitions),
     )
-    owned = [layout.owned(source.name, slot, source.partitions) for slot in range(layout.slots)]
+    owned = [stored.owned(source.name, slot, source.partitions) for slot in range(stored.slots)]
     retention = topics[config.journal.topic].settings.get("retention.ms", "-1")
     return Work(
         config=config,
@@ -290,7 +301,7 @@ def assemble(
             clock,
             Archive(
                 build_archiver,
-                (shared, layout.slots),
+                (shared, stored.slots),
                 float(retention) / 1000 if float(retention) > 0 else None,
             ),
         ),
@@ -300,65 +311,18 @@ def assemble(
     )
 
 
-def _topics(admin: Any, config: Config) -> Mapping[str, Any]:
-    wanted = {
-        "input.topic": config.input.topic,
-        "output.topic": config.output.topic,
-        "dead_letters.topic": config.dead_letters.topic,
-        "journal.topic": config.journal.topic,
-    }
-    found: Mapping[str, Any] = admin.topics(wanted.values())
-    missing = [f"{setting} = {name}" for setting, name in wanted.items() if name not in found]
-    if missing:
-        raise ClusterUnfit(
-            f"the broker has no such topics: {', '.join(missing)}. "
-            "`headrace create-topics CONFIG` makes those that are missing"
-        )
-    return found
-
-
-def _limit(settings: Mapping[str, str]) -> int:
-    return int(settings.get("max.message.bytes", DEFAULT_MESSAGE_BYTES))
-
-
 def _refuse_unshared(config: Config, nodes: int) -> None:
     if nodes > 1 and not config.output.shared:
-        raise ConfigInvalid(
-            [
-                Mistake(
-                    "output.parquet",
-                    str(config.output.parquet),
-                    f"is a folder of one machine, and the cluster has {nodes} nodes",
-                    "Name a folder that every node mounts and set output.shared: true",
-                )
-            ]
-        )
+        problem = f"is a folder of one machine, and the cluster has {nodes} nodes"
+        way_out = "Name a folder that every node mounts and set output.shared: true"
+        folder = str(config.output.parquet)
+        raise ConfigInvalid([Mistake("output.parquet", folder, problem, way_out)])
 
 
-def _refuse_other_layout(config: Config, stored: Layout, ordered: bool, journal: int) -> None:
-    mistakes = []
-    if config.slots not in {None, stored.slots}:
-        way_out = f"Leave it out, or set it to {stored.slots}"
-        problem = f"the job was started with {stored.slots} slots, which its offsets are kept by"
-        mistakes.append(Mistake("slots", config.slots, problem, way_out))
-    if stored.ordered and not ordered:
-        mistakes.append(
-            Mistake(
-                "output.topic",
-                config.output.topic,
-                "has another number of partitions than the input, though the job began with "
-                "equal numbers and so keeps the order of each partition",
-                "Give both topics equally many partitions",
-            )
-        )
-    if journal < stored.slots:
-        mistakes.append(
-            Mistake(
-                "journal.topic",
-                config.journal.topic,
-                f"has {journal} partitions, and the job has {stored.slots} slots, one for each",
-                f"Add partitions up to {stored.slots}",
-            )
-        )
+def _unfit(mistakes: Sequence[Mistake]) -> ClusterUnfit:
+    return ClusterUnfit("\n".join(str(mistake) for mistake in mistakes))
+
+
+def _refuse(mistakes: Sequence[Mistake], error: Callable[[Sequence[Mistake]], Exception]) -> None:
     if mistakes:
-        raise ConfigInvalid(mistakes)
+        raise error(mistakes)

@@ -49,7 +49,9 @@ class LocalAttempt:
 
     def abandon(self) -> None:
         """Remove the file; what cannot be removed is cleared away a day later."""
-        with contextlib.suppress(OSError, pa.ArrowException):
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()
+        with contextlib.suppress(OSError):
             self._file.close()
         with contextlib.suppress(OSError):
             self._path.unlink()

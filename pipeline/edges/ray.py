@@ -4,15 +4,16 @@ No `max_restarts` and no `max_task_retries`: the fleet and the driver replace wh
 only they know what it held.
 """
 
+import functools
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.job_submission import JobSubmissionClient
 
 from pipeline.batch import Batch
 from pipeline.control import ReplicaRef
@@ -22,10 +23,13 @@ from pipeline.ports import ActorLost, Answer, Reply, Tag
 NAMESPACE = "headrace"
 # Batches in flight are a few megabytes each; what Ray takes by default is a third of the memory.
 LOCAL_STORE_BYTES = 512 << 20
+CONNECT_SECONDS = 5.0
+# What every node has installed, and so is found by its name.
+INSTALLED = {"pipeline"}
 
 
-class _Hosted:
-    """The one kind of actor: it builds its object when told to, then calls its methods.
+class _Host:
+    """What every actor is: it builds its object when told to, then calls its methods.
 
     Building is a call of its own because the error of a constructor would reach nobody.
     """
@@ -42,7 +46,10 @@ class _Hosted:
         return getattr(self._object, method)(*args)
 
 
-_Host: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Hosted)
+@functools.cache
+def _actor_class(role: str) -> Any:
+    """A class named after the role, which is what Ray's tools and `ps` show."""
+    return ray.remote(max_restarts=0, max_task_retries=0)(type(role.capitalize(), (_Host,), {}))
 
 
 class RayActors:
@@ -53,7 +60,8 @@ class RayActors:
 
     def start(self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float) -> Any:
         """Start an actor that builds its object; the reply to `tag` says how that went."""
-        handle = _Host.options(num_cpus=cpus, scheduling_strategy="SPREAD").remote()
+        options = {"num_cpus": cpus, "scheduling_strategy": "SPREAD"}
+        handle = _actor_class(str(tag[0])).options(**options).remote()
         self._tags[handle.start.remote(build, *args)] = tag
         return handle
 
@@ -94,11 +102,12 @@ class RayActors:
 
 
 def _reason(problem: RayError) -> str:
-    """The first telling line of Ray's long account of a death."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    """What Ray's long account of a death says before it begins to guess."""
+    text = " ".join(str(problem).split())
     kind = "died" if isinstance(problem, RayActorError) else type(problem).__name__
-    telling = [line for line in lines if "exit" in line.lower() or "cause" in line.lower()]
-    return f"{kind}: {(telling or lines or ['no reason given'])[0]}"[:500]
+    _, marker, detail = text.partition("Worker exit detail: ")
+    account = detail if marker else text
+    return f"{kind}: {account.partition(' Some common causes')[0]}"[:300]
 
 
 class RayReplicas:
@@ -130,6 +139,7 @@ class RayCluster:
 
     def __init__(self, address: str | None, local_cpus: int) -> None:
         joining = address or os.environ.get("RAY_ADDRESS")
+        _refuse_silent(joining)
         options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": logging.WARNING}
         if joining:
             options["address"] = joining
@@ -139,6 +149,8 @@ class RayCluster:
                 include_dashboard=False,
                 object_store_memory=LOCAL_STORE_BYTES,
             )
+        # Its notes on tokens and ports are not ours to pass on; errors are raised.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError) as problem:
@@ -162,9 +174,29 @@ class RayCluster:
         """Put the value where every actor can read it, whichever node it is on."""
         return ray.put(value)
 
+    def carry(self, function: Callable[..., Any]) -> None:
+        """Let the module of this function travel by value: actors need no file of this machine."""
+        module = sys.modules[function.__module__]
+        if module.__name__.partition(".")[0] not in INSTALLED:
+            ray.cloudpickle.register_pickle_by_value(module)
+
     def close(self) -> None:
         """Leave the cluster; a local one ends with it."""
         ray.shutdown()
+
+
+def _refuse_silent(address: str | None) -> None:
+    """Raise ClusterUnfit where nothing listens at host:port: Ray itself would try for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as problem:
+        raise ClusterUnfit(
+            f"--address = {address!r}: nothing answers there ({problem}). Name the head of the "
+            "run's cluster as host:6379, or leave it out for this machine's"
+        ) from problem
 
 
 class _Shown:
@@ -206,22 +238,3 @@ def read_board(job: str, timeout: float = 5.0) -> bytes | None:
         return bytes(ray.get(actor.get.remote(), timeout=timeout))
     except (ValueError, GetTimeoutError, RayActorError):
         return None
-
-
-def submit(
-    address: str, entrypoint: str, working_dir: str, environment: dict[str, str], name: str
-) -> tuple[JobSubmissionClient, str]:
-    """Submit a Ray job; returns its client and id. Raises ClusterUnfit."""
-    try:
-        client = JobSubmissionClient(address)
-        job_id = client.submit_job(
-            entrypoint=entrypoint,
-            runtime_env={"working_dir": working_dir, "env_vars": environment},
-            metadata={"headrace": name},
-        )
-    except (ConnectionError, RuntimeError, ValueError) as problem:
-        raise ClusterUnfit(
-            f"--address = {address!r}: the job was not taken ({problem}). It should be the "
-            "dashboard of a Ray head, as http://host:8265"
-        ) from problem
-    return client, job_id

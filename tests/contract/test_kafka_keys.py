@@ -4,7 +4,12 @@ from pipeline import kafka_keys
 from pipeline.edges.kafka.clients import consumer_settings, producer_settings
 
 # The edge keeps what the user says of these.
-DEFAULTS = {"client.id", "compression.type", "linger.ms", "queued.max.messages.kbytes"}
+DEFAULTS = {
+    "client.id",
+    "compression.type",
+    "linger.ms",
+    "queued.max.messages.kbytes",
+}
 
 
 def test_what_the_edge_sets_is_refused_in_a_config():
@@ -18,4 +23,5 @@ def test_what_is_a_default_gives_way_to_the_user():
     user = {"client.id": "me", "compression.type": "zstd", "linger.ms": "0"}
     user |= {"queued.max.messages.kbytes": "1000"}
     made = consumer_settings(user, "group") | producer_settings(user, 1)
+    assert user.keys() == DEFAULTS
     assert {key: str(made[key]) for key in user} == user

@@ -14,18 +14,11 @@ from pipeline.batch import Batch, Partition, Span
 from pipeline.decode import DECODERS
 from pipeline.edges.onnx import OnnxModel
 from pipeline.errors import ConfigInvalid
-from pipeline.model import (
-    FieldSpec,
-    InputSpec,
-    ModelSpec,
-    OutputSpec,
-    Signature,
-    Tensor,
-    check_signature,
-)
+from pipeline.model import FieldSpec, InputSpec, ModelSpec, OutputSpec, Signature, Tensor
 from pipeline.recipe import signature_recipe
 from pipeline.schema import job_schema
 from pipeline.score import Scorer
+from pipeline.signature import check_signature
 
 KINDS = {
     "float": TensorProto.FLOAT,

@@ -174,6 +174,48 @@ def test_default_of_a_vector() -> None:
     )
 
 
+@pytest.mark.parametrize("default", [[1, 2], [1.0, 2.0]])
+def test_default_of_a_vector_may_be_integers(default: list[float]) -> None:
+    """A default written without decimal points is the same default, by both ways of reading."""
+    needs = single(FieldSpec("v", missing=default), FLOAT)
+    for beside in ("1", "[[1]]"):
+        decoded = decode(needs, f'{{"c": {beside}}}'.encode(), b'{"v": [5, 6]}')
+        assert decoded.events.feeds["x"].tolist() == [[1, 2], [5, 6]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("neighbour", [b'{"v": [1, 2]}', b'{"v": [1, 2], "c": [3]}', None, b""])
+def test_float_beyond_float32_is_rejected_beside_any_neighbour(neighbour: bytes | None) -> None:
+    """What would only round to the largest float32 is out of range, whoever stands beside it."""
+    decoded = decode(VECTOR, b'{"v": [3.40282350e38, 2]}', neighbour)
+    assert (0, "InvalidField") in [(row, name) for row, name, _ in reasons(decoded)]
+
+
+def test_rejects_leave_the_other_kinds_in_place() -> None:
+    """A record that is rejected moves no neighbour's value, whatever the kind of its columns."""
+    inputs = (
+        (InputSpec("n", (FieldSpec("n"),), stacked=False), Tensor("int64", (None,))),
+        (InputSpec("w", (FieldSpec("o.w"),), stacked=False), Tensor("string", (None, 2))),
+        (InputSpec("f", (FieldSpec("o.f"),), stacked=False), Tensor("double", (None,))),
+    )
+    passed = pass_through_fields({"o": {"b": "bool"}, "tags": ["string"]})
+    good = [
+        {"n": i, "o": {"w": ["a", str(i)], "f": i / 2, "b": True}, "tags": [str(i)], "ts": i}
+        for i in range(3)
+    ]
+    values: list[bytes | None] = [json.dumps(event).encode() for event in good]
+    values[1:1] = [None, b"{}", b"[" * 2000]
+    decoded = decode(Needs(inputs, passed, event_time="ts"), *values)
+    assert decoded.accepted.tolist() == [0, 4, 5]
+    feeds, columns = decoded.events.feeds, decoded.events.columns  # type: ignore[attr-defined]
+    assert feeds["n"].tolist() == [0, 1, 2]
+    assert feeds["w"].tolist() == [["a", "0"], ["a", "1"], ["a", "2"]]
+    assert feeds["f"].tolist() == [0, 0.5, 1]
+    assert columns == {"o": [{"b": True}] * 3, "tags": [["0"], ["1"], ["2"]]}
+    assert decoded.event_time is not None
+    assert decoded.event_time.tolist() == [0, 1000, 2000]
+    assert [name for _, name, _ in reasons(decoded)] == ["Tombstone", "MissingField", "TooDeep"]
+
+
 def test_dotted_names_reach_into_objects() -> None:
     """Nested fields are found, missing ones are named, and the object itself may pass through."""
     passed = pass_through_fields({"geo": {"country": "string", "lat": "float64"}, "tags": ["int8"]})

@@ -7,17 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigInvalid
-from pipeline.model import (
-    Choice,
-    FieldSpec,
-    ModelSpec,
-    Signature,
-    Tensor,
-    check_signature,
-    load_files,
-    load_spec,
-    resolve,
-)
+from pipeline.model import Choice, FieldSpec, ModelSpec, Signature, Tensor
+from pipeline.model_folder import load_files, load_spec, resolve
+from pipeline.signature import check_signature
 
 MODEL = b"not opened here"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -127,6 +119,34 @@ def test_load_refuses_what_is_no_description(tmp_path: Path, text: str) -> None:
     """Whatever YAML holds, the answer is a list of mistakes."""
     with pytest.raises(ConfigInvalid):
         load_spec(folder(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("outputs: {other: {column: b}}", "outputs stands there twice"),
+        ("metrics: !!python/object:x.y {}", "tags are not supported"),
+    ],
+)
+def test_load_reads_yaml_strictly(tmp_path: Path, extra: str, expected: str) -> None:
+    """A key that stands twice or a tag is a mistake with its line, never one silent value."""
+    with pytest.raises(ConfigInvalid, match=expected):
+        load_spec(folder(tmp_path, GOOD.replace("metrics: {auc: 0.98}\n", "") + extra))
+
+
+def test_load_refuses_what_is_no_utf8(tmp_path: Path) -> None:
+    """A model.yaml in another encoding is named, with the way out."""
+    made = folder(tmp_path, GOOD)
+    (made / "model.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigInvalid, match="Save it as UTF-8"):
+        load_spec(made)
+
+
+def test_yes_and_no_are_strings(tmp_path: Path) -> None:
+    """A default means what YAML 1.2 says: `no` is a string, and a number may be written 1e3."""
+    inputs = "x: {field: a, missing: no}, y: {field: b, missing: 1e3}"
+    x, y = spec_of(tmp_path, inputs, "y: {column: s}").inputs
+    assert (x.fields[0].missing, y.fields[0].missing) == ("no", 1000.0)
 
 
 def test_load_names_a_missing_model(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.model import (
     Tensor,
     Threshold,
 )
-from pipeline.recipe import Recipe, each, load_recipe, signature_recipe
+from pipeline.recipe import Recipe, each, find_maker, make_recipe, signature_recipe
 
 SPEC = ModelSpec(
     name="m",
@@ -109,7 +109,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_recipe_is_found_by_import_path(module: str) -> None:
     """The user's function makes the recipe."""
-    recipe = load_recipe(f"{module}:recipe", FILES, SIGNATURE)
+    recipe = make_recipe(find_maker(f"{module}:recipe"), FILES, SIGNATURE)
     assert isinstance(recipe, Recipe)
     assert list(recipe.decode([b"1.5"]).events[:]) == [1.5]
 
@@ -118,7 +118,7 @@ def test_recipe_is_found_by_import_path(module: str) -> None:
 def test_wrong_import_paths_are_mistakes(module: str, path: str) -> None:
     """What can't be imported, or is no recipe, is a mistake of the setting `recipe`."""
     with pytest.raises(ConfigInvalid) as caught:
-        load_recipe(path.format(module), FILES, SIGNATURE)
+        make_recipe(find_maker(path.format(module)), FILES, SIGNATURE)
     assert caught.value.mistakes[0].setting == "recipe"
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from pipeline import settings
 from pipeline.errors import ConfigInvalid
-from pipeline.model import Signature, Tensor, check_signature, load_files
+from pipeline.model import Signature, Tensor
+from pipeline.model_folder import load_files
 from pipeline.scaffold import RESERVED, init
 from pipeline.schema import STANDARD, job_schema, output_fields
+from pipeline.signature import check_signature
 
 FRAUD = Signature(
     inputs={"features": Tensor("float", (None, 30))},

@@ -2,7 +2,6 @@
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from confluent_kafka import (
     OFFSET_END,
@@ -34,6 +33,7 @@ from pipeline.edges.kafka.clients import (
     translating,
 )
 from pipeline.errors import ClusterUnfit, Retriable
+from pipeline.topology import Topic
 
 CALL_SECONDS = 10.0
 
@@ -41,16 +41,6 @@ CALL_SECONDS = 10.0
 def transactional_id(group: str, slot: int) -> str:
     """The fence of one slot. Nothing in it is random: who shares the group shares the fence."""
     return f"{group}.{slot:04d}"
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic as the broker describes it; `settings` are its effective ones."""
-
-    name: str
-    id: str
-    partitions: int
-    settings: Mapping[str, str]
 
 
 class KafkaAdmin:

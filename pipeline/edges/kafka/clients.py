@@ -9,6 +9,8 @@ from confluent_kafka import KafkaError, KafkaException
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
 
 SOCKET_TIMEOUT_MS = 10_000
+# librdkafka's default; journal chunks and predictions stay below it.
+LARGEST_RECORD = 1_000_000
 
 FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, 90}  # noqa: SLF001 - librdkafka's own codes; 90 is PRODUCER_FENCED
@@ -52,19 +54,25 @@ def consumer_settings(settings: Mapping[str, str], group: str) -> dict[str, Any]
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
-        # Bounds what is fetched ahead; a second of a fast stream.
-        "queued.max.messages.kbytes": settings.get("queued.max.messages.kbytes", 32_768),
+        # Bounds what is fetched ahead: half a second of a fast stream, in each feeder.
+        "queued.max.messages.kbytes": settings.get("queued.max.messages.kbytes", 16_384),
         # A full queue must not stop fetching for the default second.
         "fetch.queue.backoff.ms": 10,
     }
 
 
-def producer_settings(settings: Mapping[str, str], queue_rows: int) -> dict[str, Any]:
-    """A producer with room for `queue_rows` records, partitioning by key as Java clients do."""
+def producer_settings(
+    settings: Mapping[str, str], queue_rows: int, largest_record: int = LARGEST_RECORD
+) -> dict[str, Any]:
+    """A producer with room for `queue_rows` records, partitioning by key as Java clients do.
+
+    `largest_record` is in bytes: dead letters may be larger than other records.
+    """
     return {
         "compression.type": "lz4",
         "linger.ms": 5,
         **common(settings),
+        "message.max.bytes": max(largest_record, LARGEST_RECORD),
         "enable.idempotence": True,
         "message.timeout.ms": 30_000,
         "partitioner": "murmur2_random",

@@ -12,6 +12,7 @@ from pipeline import layout as layouts
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import (
+    LARGEST_RECORD,
     consumer_settings,
     producer_settings,
     translate,
@@ -166,13 +167,18 @@ class TransactionalSink:
     """
 
     def __init__(
-        self, settings: Mapping[str, str], group: str, transactional_id: str, queue_rows: int
+        self,
+        settings: Mapping[str, str],
+        group: str,
+        transactional_id: str,
+        queue_rows: int,
+        largest_record: int = LARGEST_RECORD,
     ) -> None:
         self._offsets = _Offsets(settings, group)
         self._wire = _Wire()
         self._producer = Producer(
             {
-                **producer_settings(settings, queue_rows),
+                **producer_settings(settings, queue_rows, largest_record),
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": 60_000,
                 "statistics.interval.ms": STATISTICS_MS,
@@ -193,7 +199,7 @@ class TransactionalSink:
         with translating(f"claiming {self._id}"):
             self._producer.init_transactions(CLAIM_SECONDS)
         plan = self._offsets.claim_positions(assignment, metadata_kept=True)
-        self._layout, self._epoch = assignment.layout, plan.epoch
+        self._layout, self._epoch = assignment.present_layout, plan.epoch
         claimed = Claimed(plan.positions, plan.epoch)
         self.write(opening(claimed), plan.positions, 0)
         return claimed
@@ -257,12 +263,12 @@ class TransactionalSink:
         ours = translate(error, f"transaction of {self._id}")
         if isinstance(ours, Fenced):
             return ours
-        if error.txn_requires_abort():
+        if error.txn_requires_abort() or isinstance(ours, ClusterUnfit):
             try:
                 self._producer.abort_transaction(CALL_SECONDS)
             except KafkaException as problem:
                 return OutcomeUnknown(f"{ours}; and its abort: {problem.args[0].str()}")
-            return ours if isinstance(ours, ClusterUnfit) else Retriable(str(ours))
+            return ours
         return OutcomeUnknown(str(ours))
 
     def _fatal(self, error: KafkaError) -> KafkaError:
@@ -288,12 +294,18 @@ class TransactionalSink:
 class IdempotentSink:
     """Records made durable first, offsets committed afterwards: `delivery: at_least_once`."""
 
-    def __init__(self, settings: Mapping[str, str], group: str, queue_rows: int) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        group: str,
+        queue_rows: int,
+        largest_record: int = LARGEST_RECORD,
+    ) -> None:
         self._offsets = _Offsets(settings, group)
         self._failed: list[KafkaError] = []
         self._producer = Producer(
             {
-                **producer_settings(settings, queue_rows),
+                **producer_settings(settings, queue_rows, largest_record),
                 "delivery.report.only.error": True,
                 "on_delivery": self._on_delivery,
                 "error_cb": _ignore,
@@ -312,7 +324,7 @@ class IdempotentSink:
     ) -> Claimed:
         """Read the positions and commit them again; nothing fences an earlier owner."""
         plan = self._offsets.claim_positions(assignment, metadata_kept=False)
-        self._layout, self._epoch = assignment.layout, plan.epoch
+        self._layout, self._epoch = assignment.present_layout, plan.epoch
         claimed = Claimed(plan.positions, plan.epoch)
         self.write(opening(claimed), plan.positions, 0)
         return claimed

@@ -1,0 +1,66 @@
+"""Headrace as a contender, started as its users start it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from benchmarks.contender import Contender, Process, Run
+
+SLOTS = 2
+REPLICAS = 2
+JOURNAL_PARTITIONS = 4
+# Ray's title of an actor's process is its class.
+ROLES = {"ray::Feeder": "feeder", "ray::Replica": "replica", "ray::Archiver": "archiver"}
+
+
+def headrace(delivery: str, placement: str) -> Contender:
+    """Headrace with two slots: `delivery` and `placement` as in its config."""
+
+    def command(run: Run) -> list[str]:
+        return _command(run, delivery, placement)
+
+    return Contender(
+        name=f"headrace {delivery} {placement}",
+        guarantee="exactly once" if delivery == "exactly_once" else "at least once",
+        command=command,
+        kind=_kind,
+        memory_of="feeder",
+        topics=lambda run: {f"{run.name}.dead": 1, f"{run.name}.journal": JOURNAL_PARTITIONS},
+        writes_behind=frozenset({"archiver"}),
+    )
+
+
+def _command(run: Run, delivery: str, placement: str) -> list[str]:
+    settings = {
+        "job": run.name,
+        "model": str(run.model),
+        "kafka": {"bootstrap.servers": run.bootstrap},
+        "input": {"topic": run.events, "pass_through": {"id": "int64"}},
+        "output": {"topic": run.predictions, "parquet": str(run.parquet)},
+        "delivery": delivery,
+        "placement": placement,
+        "slots": SLOTS,
+        "replicas": REPLICAS,
+        "metrics": {"port": None},
+    }
+    config = run.scratch / "job.yaml"
+    # JSON is YAML.
+    config.write_text(json.dumps(settings, indent=2))
+    installed = str(Path(sys.executable).parent)
+    script = shutil.which("headrace", path=installed)
+    if script is None:
+        raise FileNotFoundError(
+            f"{installed} has no command `headrace`: install it with `pip install -e '.[bench]'`"
+        )
+    until = ["--until-caught-up"] if run.records is not None else []
+    return [script, "run", str(config), *until]
+
+
+def _kind(process: Process) -> str:
+    if process.is_first:
+        return "driver"
+    for name in ("raylet", "gcs_server"):
+        if f"/{name}" in process.title.split(" ", 1)[0]:
+            return name
+    return ROLES.get(process.title.split(" ", 1)[0].split(".", 1)[0], "other Ray")

@@ -1,0 +1,51 @@
+"""A producer of events at an even rate, in a process of its own: `python -m benchmarks.steady`."""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Producer
+
+from benchmarks.workload import FLUSH_SECONDS, events
+
+TICK_SECONDS = 0.002
+
+
+def main() -> None:
+    """Produce `--count` events from `--first` on, `--rate` a second; save when each was sent.
+
+    `--times` gets float64 [count], seconds since the epoch, as a NumPy file.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--topic", required=True)
+    parser.add_argument("--first", type=int, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--times", type=Path, required=True)
+    chosen = parser.parse_args()
+    producer = Producer(
+        {"bootstrap.servers": chosen.bootstrap, "compression.type": "lz4", "linger.ms": 1}
+    )
+    times = np.zeros(chosen.count)
+    waiting = events(chosen.count, chosen.first)
+    began = time.monotonic()
+    sent = 0
+    while sent < chosen.count:
+        due = min(chosen.count, int((time.monotonic() - began) * chosen.rate) + 1)
+        for number in range(sent, due):
+            key, value, partition = next(waiting)
+            times[number] = time.time()
+            producer.produce(chosen.topic, value, key, partition)
+        sent = due
+        producer.poll(0)
+        time.sleep(TICK_SECONDS)
+    left = producer.flush(FLUSH_SECONDS)
+    if left:
+        raise SystemExit(f"the broker took all but {left} events")
+    np.save(chosen.times, times)
+
+
+if __name__ == "__main__":
+    main()

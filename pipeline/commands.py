@@ -1,0 +1,221 @@
+"""What each command does: takes the parsed arguments, says what it did, returns the exit code."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigInvalid, Mistake
+from pipeline.settings import load
+from pipeline.signals import stop_signals
+
+WATCH_SECONDS = 1.0
+INTERRUPTED = 130
+
+
+def say(text: str) -> None:
+    """Print one line for the user."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Score until stopped."""
+    from pipeline.main import run_config
+
+    run_config(chosen.config, chosen.address, until_caught_up=chosen.until_caught_up)
+    return 0
+
+
+def init(chosen: argparse.Namespace) -> int:
+    """Write a model folder and a config, and say how to go on."""
+    from pipeline import scaffold
+    from pipeline.edges.onnx import OnnxModel
+
+    try:
+        content = chosen.model.read_bytes()
+    except OSError as problem:
+        text = f"cannot be read: {problem.strerror}"
+        mistake = Mistake("model", str(chosen.model), text, "Name an ONNX file")
+        raise ConfigInvalid([mistake]) from None
+    signature = OnnxModel(content, file=str(chosen.model)).signature
+    made = scaffold.init(chosen.model, signature, chosen.directory, chosen.job)
+    for path in made.written:
+        say(f"wrote {path}")
+    say(f"\nAn event that the model accepts:\n  {made.event}\n\nNext, from {chosen.directory}:")
+    config = Path("configs") / f"{made.job}.yaml"
+    for command in ("create-topics", "check", "run"):
+        say(f"  headrace {command} {config}")
+    return 0
+
+
+def explain(_: argparse.Namespace) -> int:
+    """Describe every setting."""
+    from pipeline.explain import explain as explained
+
+    sys.stdout.write(explained())
+    return 0
+
+
+def check(chosen: argparse.Namespace) -> int:
+    """Print facts of what is fine and every mistake of what is not."""
+    from pipeline.check import check as look
+
+    mistakes = 0
+    for path in chosen.configs:
+        found = look(path, os.environ)
+        mistakes += len(found.mistakes)
+        if not found.mistakes:
+            say(f"{path}: all is well: {', '.join(found.facts)}")
+        for mistake in found.mistakes:
+            sys.stderr.write(f"{path}: {mistake}\n")
+    return ConfigInvalid.exit_code if mistakes else 0
+
+
+def create_topics(chosen: argparse.Namespace) -> int:
+    """Make what is missing."""
+    from pipeline.topics import create_topics as create
+
+    for line in create(load(chosen.config, os.environ), chosen.partitions):
+        say(line)
+    return 0
+
+
+def produce(chosen: argparse.Namespace) -> int:
+    """Send records until they end, or until Ctrl-C, and say how it went."""
+    from pipeline import records
+    from pipeline.produce import produce as send
+    from pipeline.produce import refuse_failures
+
+    if chosen.config:
+        config = load(chosen.config, os.environ)
+        settings, topic = config.kafka, chosen.topic or config.input.topic
+    else:
+        settings, topic = {"bootstrap.servers": chosen.bootstrap}, chosen.topic
+    if not topic:
+        way_out = "Name one, or give --config for the input topic of a job"
+        raise ConfigInvalid([Mistake("--topic", None, "is missing", way_out)])
+    rows = islice(records.read(chosen.source, chosen.key, chosen.drop), chosen.limit)
+    with stop_signals() as stopping:
+        summary = send(rows, settings, topic, chosen.rate, _progress(), stopping)
+        stopped = stopping()
+    say(f"{topic}: {summary}")
+    refuse_failures(summary, topic)
+    return INTERRUPTED if stopped else 0
+
+
+def _progress() -> Callable[[int, float], None] | None:
+    if not sys.stderr.isatty():
+        return None
+
+    def show(sent: int, seconds: float) -> None:
+        sys.stderr.write(f"\r{sent:,} records in {seconds:.1f} s")
+        sys.stderr.flush()
+
+    return show
+
+
+def status(chosen: argparse.Namespace) -> int:
+    """Show how a job stands, once or again and again."""
+    import msgspec
+    from rich.console import Console
+
+    from pipeline import tables
+    from pipeline.view import Board, view
+
+    config = load(chosen.config, os.environ)
+    board = Board(chosen.address, os.environ)
+    console = Console()
+    while True:
+        found = view(config, board)
+        if chosen.watch and not chosen.json:
+            console.clear()
+        if chosen.json:
+            say(msgspec.json.encode(found).decode())
+        else:
+            console.print(tables.of_view(found))
+        if not chosen.watch:
+            return 0
+        time.sleep(WATCH_SECONDS)
+
+
+def dlq_list(chosen: argparse.Namespace) -> int:
+    """Group dead letters by reason."""
+    import msgspec
+
+    from pipeline import tables
+    from pipeline.replay import letters
+
+    found = letters(load(chosen.config, os.environ))
+    if chosen.json:
+        say(msgspec.json.encode(found).decode())
+    elif not found.groups:
+        say("no dead letters")
+    else:
+        say(tables.of_letters(found))
+    return 0
+
+
+def dlq_replay(chosen: argparse.Namespace) -> int:
+    """Ask, then send back what waits."""
+    from pipeline import replay
+
+    config = load(chosen.config, os.environ)
+    found = replay.letters(config)
+    if not found.waiting:
+        say(
+            f"no dead letters wait in {config.dead_letters.topic}; {found.replayed:,} were replayed"
+        )
+        return 0
+    say(_warning(config, found))
+    if not chosen.yes and not _agreed():
+        say("nothing was sent")
+        return 1
+    done = replay.Replayed()
+    for done in replay.replay(config):
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done.sent:,} sent back")
+    say(f"{done.sent:,} records sent back to {config.input.topic}")
+    if done.truncated:
+        say(f"{done.truncated:,} letters were passed over: their values were cut to fit the topic")
+    if done.foreign:
+        say(f"{done.foreign:,} records were passed over: they are no dead letters of headrace")
+    return 0
+
+
+def _warning(config: Any, found: Any) -> str:
+    first = (
+        f"{found.waiting:,} dead letters go back to {config.input.topic}, at its end: whoever else "
+        "reads that topic sees them again, and their order to later records is lost."
+    )
+    lines = [first]
+    if config.delivery == "at_least_once":
+        lines.append("This job's delivery is at_least_once: after a failure some may go twice.")
+    elif not found.remembered:
+        lines.append(
+            "No earlier replay is remembered; Kafka forgets one 7 days after its last letter by "
+            "default (offsets.retention.minutes). Letters that were replayed before go again."
+        )
+    return "\n".join(lines)
+
+
+def _agreed() -> bool:
+    sys.stdout.write("Go on? [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def submit(chosen: argparse.Namespace) -> int:
+    """Hand the run to a cluster."""
+    from pipeline.submit import submit as hand_over
+
+    made = hand_over(chosen.config, chosen.address, os.environ, chosen.env, chosen.flags)
+    address = f"--address {chosen.address}"
+    say(f"submitted {made.id}")
+    say(f"  follow it:  ray job logs {address} --follow {made.id}")
+    say(f"  stop it:    ray job stop {address} {made.id}    (it drains first)")
+    return made.wait(sys.stdout.write) if chosen.wait else 0

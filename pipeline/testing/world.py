@@ -1,0 +1,155 @@
+"""Time, files and the background of a commit, each owned by the test."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipeline.errors import ClusterUnfit
+from pipeline.testing.forms import no_hook, no_wait
+
+
+class ManualClock:
+    """A clock that stands until it is moved; `epoch` is the world's time at its 0 s."""
+
+    def __init__(self, epoch: float = 1_700_000_000.0) -> None:
+        self._epoch = epoch
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds since the start."""
+        return self._now
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self._epoch + self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        assert seconds >= 0, "time never goes back"
+        self._now += seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Sleeping lets time pass, and nothing else happens meanwhile."""
+        self.advance(seconds)
+
+
+def inline(write: Callable[[], None]) -> Future[None]:
+    """A background that does the work at once; its error waits in the future, as it would."""
+    future: Future[None] = Future()
+    _run(future, write)
+    return future
+
+
+def _run(future: Future[None], write: Callable[[], None]) -> None:
+    try:
+        write()
+    except Exception as problem:  # noqa: BLE001 - an executor keeps whatever was raised
+        future.set_exception(problem)
+    else:
+        future.set_result(None)
+
+
+class _Later(Future[None]):
+    """A future for which nobody waits in real time."""
+
+    def __init__(self, wait: Callable[[float], None]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error if the work is done; else the time passes and it is not."""
+        if not self.done():
+            assert timeout is not None, "waits for ever: nobody does the work"
+            self._wait(timeout)
+            raise TimeoutError
+        return super().exception(0)
+
+
+class ManualBackground:
+    """A background that works when told to. Holds the one commit that a feeder may have out."""
+
+    def __init__(self, wait: Callable[[float], None] = no_wait) -> None:
+        self._wait = wait
+        self._waiting: deque[tuple[Future[None], Callable[[], None]]] = deque()
+
+    def __call__(self, write: Callable[[], None]) -> Future[None]:
+        """Take the work in."""
+        assert not self._waiting, "a feeder has at most one commit out"
+        future = _Later(self._wait)
+        self._waiting.append((future, write))
+        return future
+
+    @property
+    def busy(self) -> bool:
+        """Whether work waits."""
+        return bool(self._waiting)
+
+    def finish(self) -> None:
+        """Do what waits."""
+        while self._waiting:
+            _run(*self._waiting.popleft())
+
+
+@dataclass(slots=True)
+class _Attempt:
+    store: "MemoryFiles"
+    name: str
+    schema: pa.Schema
+    groups: list[pa.Table] = field(default_factory=list)
+    ended: bool = False
+
+    def write(self, table: pa.Table) -> None:
+        """Append one row group; its schema is the file's, as Parquet's writer asks."""
+        assert not self.ended, "written after its end"
+        if not table.schema.equals(self.schema):
+            raise ValueError(f"{self.name}: the table's schema is not the file's")
+        self.store.refuse(self.name)
+        self.groups.append(table)
+
+    def publish(self) -> None:
+        """Make it visible, whole."""
+        assert not self.ended, "published after its end"
+        self.store.refuse(self.name)
+        self.store.publish(self.name, pa.concat_tables([self.schema.empty_table(), *self.groups]))
+        self.ended = True
+        self.store.attempts -= 1
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        if not self.ended:
+            self.ended = True
+            self.store.attempts -= 1
+
+
+class MemoryFiles:
+    """Visible files by name. `attempts` counts those in the making; `full` refuses every write."""
+
+    def __init__(self, hook: Callable[[str, str], None] = no_hook) -> None:
+        self._hook = hook
+        self.visible: dict[str, pa.Table] = {}
+        self.published: list[str] = []
+        self.attempts = 0
+        self.full = False
+
+    def refuse(self, name: str) -> None:
+        """Raise ClusterUnfit where the disk is full."""
+        if self.full:
+            raise ClusterUnfit(f"output.parquet: {name} cannot be written (no space left)")
+
+    def publish(self, name: str, table: pa.Table) -> None:
+        """One step, that a crash comes before or after."""
+        self._hook("publish", "before")
+        self.visible[name] = table
+        self.published.append(name)
+        self._hook("publish", "after")
+
+    def attempt(self, name: str, schema: pa.Schema, compression: str) -> _Attempt:
+        """Begin the file `name`."""
+        if compression not in {"zstd", "snappy", "lz4", "gzip", "none"}:
+            raise ValueError(f"compression {compression!r} is not known")
+        self.refuse(name)
+        self.attempts += 1
+        return _Attempt(self, name, schema)

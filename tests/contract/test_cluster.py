@@ -1,0 +1,43 @@
+"""Ray clusters that are not there: refused at once, with the way out."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.edges.ray import CONNECT_SECONDS, RayCluster
+from pipeline.errors import ClusterUnfit
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """Give a port of this machine that is taken and that nobody listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_that_nothing_answers_is_refused_at_once(scheme: str, silent: int) -> None:
+    """Ray itself would try for minutes."""
+    began = time.monotonic()
+    address = f"{scheme}127.0.0.1:{silent}"
+    with pytest.raises(ClusterUnfit, match=f"--address = '{address}': nothing answers there"):
+        RayCluster(address, 1)
+    assert time.monotonic() - began < 2 * CONNECT_SECONDS
+
+
+def test_an_address_of_the_environment_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch, silent: int
+) -> None:
+    """RAY_ADDRESS joins a cluster as the option does."""
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent}")
+    with pytest.raises(ClusterUnfit, match="nothing answers there"):
+        RayCluster(None, 1)
+
+
+def test_a_port_that_cannot_be_is_refused() -> None:
+    """Numbers beyond those of a port raise the same error as a silent one."""
+    with pytest.raises(ClusterUnfit, match="nothing answers there"):
+        RayCluster("127.0.0.1:99999", 1)

@@ -1,0 +1,97 @@
+"""The benchmark's short form works and fills its table; how fast anything is plays no part."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.outcome import Predictions, WrongOutput, check
+from jobs.local_broker import Broker
+
+CONTENDER = "headrace exactly_once remote"
+RECORDS = 50_000
+LIMIT_SECONDS = 200
+REFERENCE = np.linspace(0, 1, 2_000, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def table(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """Give the table of one short run: cells by column, by contender."""
+    folder = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-m", "benchmarks.throughput", "--short"]
+    command += ["--records", str(RECORDS), "--contenders", CONTENDER, "--output", str(folder)]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "results.png").stat().st_size > 0
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (folder / "results.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ")
+    ]
+    columns, *cells = lines
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in cells}
+
+
+def test_every_contender_has_its_figures(table: dict[str, dict[str, str]]) -> None:
+    """A short run gives the bare loop and Headrace a rate, a ratio, CPU and memory."""
+    assert list(table) == ["bare loop", CONTENDER]
+    for row in table.values():
+        for column in ("records/s", "ratio", "CPU µs/record"):
+            assert float(row[column].replace(",", "")) > 0, (column, row)
+        assert float(row["peak MiB (RSS)"].split()[-1].replace(",", "")) > 0
+
+
+def test_the_cpu_is_told_by_role(table: dict[str, dict[str, str]]) -> None:
+    """Headrace's CPU is split into its roles, none of which hides among Ray's own processes."""
+    kinds = {part.rsplit(" ", 1)[0] for part in table[CONTENDER]["by process"].split(", ")}
+    assert kinds >= {"driver", "feeder", "replica", "archiver", "raylet", "gcs_server"}
+
+
+def predictions(ids: list[int], away: float = 0.0) -> Predictions:
+    numbers = np.array(ids)
+    return Predictions(numbers, REFERENCE[numbers].astype(np.float64) + away, np.zeros(len(ids)))
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    """Give a folder whose Parquet file has the events 0, 1 and 2."""
+    pq.write_table(pa.table({"id": [2, 0, 1]}), tmp_path / "rows.parquet")
+    return tmp_path
+
+
+def test_right_output_passes(parquet: Path) -> None:
+    """Each event once in both outputs, in any order, with its score, is what is asked for."""
+    check(predictions([1, 2, 0]), parquet, 3, REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (predictions([0, 1]), "2 predictions of 2 events, expected 3 of each"),
+        (predictions([0, 1, 1]), "3 predictions of 2 events"),
+        (predictions([0, 1, 2], away=0.01), "away from the reference"),
+    ],
+)
+def test_wrong_predictions_do_not_count(parquet: Path, wrong: Predictions, message: str) -> None:
+    """A lost, a repeated and a wrongly scored event each make a run worthless."""
+    with pytest.raises(WrongOutput, match=message):
+        check(wrong, parquet, 3, REFERENCE)
+
+
+def test_missing_rows_do_not_count(tmp_path: Path) -> None:
+    """Predictions without their Parquet rows make a run worthless."""
+    with pytest.raises(WrongOutput, match="0 Parquet rows of 0 events"):
+        check(predictions([0, 1, 2]), tmp_path, 3, REFERENCE)

@@ -1,0 +1,286 @@
+"""`headrace run` as a user starts it: a real broker, a real Ray, and counts by other clients."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import small_job
+from audit import assert_exactly_once, assert_ordered, outcome
+from confluent_kafka import Producer
+
+from jobs.local_broker import create_topics
+
+SECONDS = 120.0
+GOOD = b'{"features": [1, 2, 3]}'
+SLOW_ROLLS = {"roll": {"interval_seconds": 2}}
+
+
+def topics(bootstrap, job, partitions=4, predictions=None):
+    create_topics(
+        bootstrap,
+        {
+            f"{job}.events": partitions,
+            f"{job}.predictions": predictions or partitions,
+            f"{job}.dead": 1,
+            f"{job}.journal": partitions,
+        },
+    )
+
+
+def produce(bootstrap, topic, records, partitions=4):
+    """Send (key, value, headers) records round robin; returns their places."""
+    producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 4 << 20})
+    places = []
+
+    def delivered(error, message):
+        assert error is None, error
+        places.append((message.partition(), message.offset()))
+
+    for number, (key, value, headers) in enumerate(records):
+        producer.produce(topic, value, key, number % partitions, delivered, headers=headers or None)
+        producer.poll(0)
+    assert producer.flush(SECONDS) == 0
+    return places
+
+
+def good(count, start=0):
+    return [(b"k%d" % (n % 50), GOOD, None) for n in range(start, start + count)]
+
+
+@pytest.fixture
+def cluster(ray_session):  # noqa: ARG001 - it runs while this is used
+    """The address of a Ray that is already there, which saves a start in each test."""
+    import ray
+
+    return ("--address", ray.get_runtime_context().gcs_address)
+
+
+def started(config, *flags, log=None):
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(config), *flags]
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finished(process, expected=0):
+    try:
+        assert process.wait(SECONDS) == expected
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def running(config, tmp_path, *flags):
+    """A run in the background that a test ends itself; killed if the test does not."""
+    with (tmp_path / "run.log").open("ab") as log:
+        process = started(config, *flags, log=log)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def until(condition, what):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.2)
+
+
+def actors(process, role):
+    """Process ids of the run's actors of one role."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            title = " ".join(child.cmdline())
+        except psutil.Error:
+            continue
+        if title.startswith(f"ray::{role}"):
+            found.append(child.pid)
+    return found
+
+
+def committed(config, bootstrap):
+    from pipeline.edges.kafka.admin import KafkaAdmin
+
+    found = KafkaAdmin({"bootstrap.servers": bootstrap}).committed(config.group, config.input.topic)
+    return sum(item.offset for item in found.values())
+
+
+@pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("placement", ["remote", "local"])
+def test_a_run_catches_up(kafka, cluster, topic_prefix, tmp_path, placement, delivery):
+    """Each record is answered once, in order, in the topic and in Parquet, and the run ends."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(
+        tmp_path, topic_prefix, kafka.bootstrap, placement=placement, delivery=delivery, slots=2
+    )
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(5000))
+    finished(started(path, "--until-caught-up", *cluster))
+    result = outcome(small_job.read(path), kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert_ordered(result)
+
+
+def test_unequal_topics_keep_the_order_of_each_key(kafka, cluster, topic_prefix, tmp_path):
+    """Where predictions have fewer partitions they go by key, and each key keeps its order."""
+    topics(kafka.bootstrap, topic_prefix, partitions=4, predictions=3)
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, slots=2)
+    records = [(b"k%d" % (n % 4), GOOD, None) for n in range(2000)]
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", records)
+    finished(started(path, "--until-caught-up", *cluster))
+    result = outcome(small_job.read(path), kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert all(found == sorted(found) for found in result.by_key.values())
+
+
+BAD = {
+    "decode:Malformed": b'{"features": [1, 2',
+    "missing": b'{"other": 1}',
+    "type": b'{"features": [1, 2, "three"]}',
+    "nan": b'{"features": [1, 2, NaN]}',
+    "overflow": b'{"features": [1, 2, 1e39]}',
+    "tombstone": None,
+    "utf8": b'{"features": [1, 2, 3], "x": "\xff\xfe"}',
+    "deep": b'{"features": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "oversized": b'{"features": [1, 2, 3], "x": "' + b"x" * 2_000_000,
+}
+
+
+def test_bad_records_become_dead_letters_and_lose_nothing(kafka, cluster, topic_prefix, tmp_path):
+    """Each bad record arrives whole with its reason, its key and its headers; others are scored."""
+    create_topics(
+        kafka.bootstrap,
+        {f"{topic_prefix}.events": 2, f"{topic_prefix}.dead": 1},
+        config={"max.message.bytes": str(4 << 20)},
+    )
+    create_topics(kafka.bootstrap, {f"{topic_prefix}.predictions": 2, f"{topic_prefix}.journal": 2})
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, slots=2)
+    bad = [(name.encode(), value, [("trace", b"7")]) for name, value in BAD.items()]
+    records = [record for pair in zip(bad, good(len(bad)), strict=True) for record in pair]
+    records += good(100)
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", records, partitions=2)
+    finished(started(path, "--until-caught-up", *cluster))
+    result = outcome(small_job.read(path), kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert len(result.dead) == len(BAD)
+    for record in result.letters.values():
+        headers = dict(record.headers)
+        assert record.value == BAD[record.key.decode()]
+        assert headers["trace"] == b"7"
+        assert headers["__dlq.errors.message"]
+
+
+@pytest.mark.parametrize("placement", ["remote", "local"])
+@pytest.mark.parametrize("danger", ["kills", "hangs"])
+def test_a_record_that_takes_its_replica_down_is_the_only_dead_letter(
+    kafka, cluster, topic_prefix, tmp_path, placement, danger
+):
+    """Whoever scores it dies or hangs; it is isolated within a minute, and all others are scored."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(
+        tmp_path,
+        topic_prefix,
+        kafka.bootstrap,
+        placement=placement,
+        slots=1,
+        replicas=2,
+        recipe="dangerous:recipe",
+    )
+    records = good(200)
+    records[77] = (b"bad", b'{"features": [1, 2, 3], "x": "%s"}' % danger.encode(), None)
+    # What was scored before fixes the deadline by which a hang shows.
+    earlier = produce(kafka.bootstrap, f"{topic_prefix}.events", good(400))
+    with running(path, tmp_path, *cluster) as process:
+        config = small_job.read(path)
+        until(lambda: committed(config, kafka.bootstrap) >= 400, "the good ones are committed")
+        places = produce(kafka.bootstrap, f"{topic_prefix}.events", records)
+        total = len(earlier) + len(places)
+        until(lambda: committed(config, kafka.bootstrap) >= total, "all are committed")
+        process.send_signal(signal.SIGTERM)
+        finished(process)
+    result = outcome(config, kafka.bootstrap)
+    assert_exactly_once(result, set(places) | set(earlier))
+    assert len(result.dead) == 1
+    assert next(iter(result.letters.values())).key == b"bad"
+
+
+@pytest.mark.parametrize("placement", ["remote", "local"])
+def test_whoever_dies_is_replaced_and_nothing_is_lost(kafka, topic_prefix, tmp_path, placement):
+    """SIGKILL of a feeder, a replica and the archiver: the run goes on and all is exactly once."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(
+        tmp_path, topic_prefix, kafka.bootstrap, placement=placement, slots=2, **SLOW_ROLLS
+    )
+    config = small_job.read(path)
+    places = []
+    roles = ["Feeder", "Archiver"] + (["Replica"] if placement == "remote" else [])
+    with running(path, tmp_path) as process:
+        for role in roles:
+            places += produce(kafka.bootstrap, f"{topic_prefix}.events", good(3000))
+            until(lambda role=role: actors(process, role), f"there is a {role}")
+            victim = actors(process, role)[0]
+            places += produce(kafka.bootstrap, f"{topic_prefix}.events", good(1000))
+            os.kill(victim, signal.SIGKILL)
+            wanted = len(places)
+            until(
+                lambda wanted=wanted: committed(config, kafka.bootstrap) >= wanted,
+                f"the run has gone on without the {role}",
+            )
+        process.send_signal(signal.SIGTERM)
+        finished(process)
+    result = outcome(config, kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert_ordered(result)
+
+
+def test_a_second_run_takes_over_and_the_first_one_ends(kafka, topic_prefix, tmp_path):
+    """Two runs of one job do not fence each other for ever: one ends with exit code 3."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, slots=2)
+    config = small_job.read(path)
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(1000))
+    with running(path, tmp_path) as first:
+        until(lambda: committed(config, kafka.bootstrap) >= 1000, "the first run has scored")
+        with running(path, tmp_path) as second:
+            places += produce(kafka.bootstrap, f"{topic_prefix}.events", good(1000))
+            until(lambda: first.poll() is not None or second.poll() is not None, "one has ended")
+            ended, other = (first, second) if first.poll() is not None else (second, first)
+            assert ended.returncode == 3
+            until(lambda: committed(config, kafka.bootstrap) >= 2000, "the other one goes on")
+            other.send_signal(signal.SIGTERM)
+            finished(other)
+    assert_exactly_once(outcome(config, kafka.bootstrap), set(places))
+
+
+def test_a_wrong_schema_stops_the_run_before_it_empties_the_topic(
+    kafka, cluster, topic_prefix, tmp_path
+):
+    """Over `max_dead_ratio` the run ends with exit code 5, and nothing of it is committed."""
+    topics(kafka.bootstrap, topic_prefix)
+    limits = {"max_dead_ratio": 0.5, "window": 500}
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, slots=1, dead_letters=limits)
+    bad = [(b"k", b'{"wrong": 1}', None)] * 2000
+    produce(kafka.bootstrap, f"{topic_prefix}.events", bad)
+    finished(started(path, "--until-caught-up", *cluster), expected=5)
+    assert committed(small_job.read(path), kafka.bootstrap) < 2000
+
+
+def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd):
+    """Nothing starts where a topic is missing; the message names all of them and the way out."""
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap)
+    finished(started(path, *cluster), expected=4)
+    said = capfd.readouterr().out
+    for name in ("events", "predictions", "dead", "journal"):
+        assert f"{topic_prefix}.{name}" in said
+    assert "create-topics" in said
