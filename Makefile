@@ -33,6 +33,6 @@ demo: setup
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 
-# A broker to try things on; docker compose where Docker answers, else Apache Kafka's jars.
+# A broker to try things on, in the foreground: by Docker where it answers, else by Java.
 up: setup
-	docker compose up --wait 2>/dev/null || $(BIN)/python -m jobs.local_broker --kind kafka
+	$(BIN)/python -m jobs.local_broker --kind kafka

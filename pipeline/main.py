@@ -4,7 +4,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from math import ceil
 from pathlib import Path
 
 from pipeline import status as statuses
@@ -46,11 +47,12 @@ def run_job(
     from pipeline.edges.ray import RayBoard, RayCluster
 
     job = wire.prepare(config)
-    cores = os.cpu_count() or 1
-    cluster = RayCluster(address, max(cores, config.replicas.count + cores + SPARE_CPUS))
-    try:
+    cpus = ceil(config.replicas.count * config.replicas.cpus)
+    with (
+        closing(Exporter(config.metrics.host, config.metrics.port)) as exporter,
+        closing(RayCluster(address, cpus + (os.cpu_count() or 1) + SPARE_CPUS)) as cluster,
+    ):
         board = RayBoard(config.job)
-        exporter = Exporter(config.metrics.host, config.metrics.port)
         progress = _Progress()
 
         def show(status: Status) -> None:
@@ -64,10 +66,7 @@ def run_job(
             work = _assembled(job, cluster, until_caught_up=until_caught_up, show=show)
             status = Driver(work, asked).run()
         log.info("%s", statuses.line(status))
-        exporter.close()
         return status
-    finally:
-        cluster.close()
 
 
 def _assembled(

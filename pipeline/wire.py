@@ -29,6 +29,7 @@ from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
 from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
+from pipeline.layout import stored_layout
 from pipeline.ports import Answer, Claimed, Replicas, Sink
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.run import Work
@@ -254,11 +255,15 @@ def assemble(
     _refuse(list(topology.too_small(config, topics)), _unfit)
     source = topics[config.input.topic]
     ordered = source.partitions == topics[config.output.topic].partitions
-    slots = config.slots or max(1, min(source.partitions, int(cluster.cpus)))
+    slots = config.slots or max(1, min(source.partitions, cluster.cores))
     fresh = Layout(1, slots, source.partitions, source.id, ordered)
+    known = stored_layout(admin.committed(config.group, source.name), config.group)
+    # Before anything is fenced or written.
+    _refuse(list(topology.unfit_layout(config, known or fresh, topics)), ConfigInvalid)
+    if known is None:
+        _refuse_expired(config, admin, topics[config.journal.topic].partitions)
     opening = admin.open_layout if config.delivery == "exactly_once" else admin.open_layout_unfenced
     stored = opening(config.group, source, fresh, config.input.start)
-    _refuse(list(topology.unfit_layout(config, stored, topics)), ConfigInvalid)
     partitions = [Partition(source.name, number) for number in range(source.partitions)]
     dead_limit = topics[config.dead_letters.topic].limit
     dead_value_bytes = dead_limit - topology.DEAD_LETTER_OVERHEAD
@@ -317,6 +322,19 @@ def _refuse_unshared(config: Config, nodes: int) -> None:
         way_out = "Name a folder that every node mounts and set output.shared: true"
         folder = str(config.output.parquet)
         raise ConfigInvalid([Mistake("output.parquet", folder, problem, way_out)])
+
+
+def _refuse_expired(config: Config, admin: Any, journal_partitions: int) -> None:
+    """Raise ClusterUnfit where the job has written before, and its offsets are gone."""
+    journal_topic = config.journal.topic
+    ends = admin.ends([Partition(journal_topic, number) for number in range(journal_partitions)])
+    if any(ends.values()):
+        raise ClusterUnfit(
+            f"group {config.group} has no offsets, though {journal_topic} shows that the job has "
+            "run: they expired (7 days after a stopped job's last commit, by default) or were "
+            "deleted, and a start from anywhere would lose records or score them twice. Start "
+            "under another job name, or make the job's topics anew"
+        )
 
 
 def _unfit(mistakes: Sequence[Mistake]) -> ClusterUnfit:

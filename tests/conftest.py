@@ -1,18 +1,38 @@
 """What tests share: one real Kafka and one local Ray a session, and names of their own."""
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from jobs.broker_process import free_ports
 from jobs.kafka_jars import BrokerUnavailable
 from jobs.local_broker import Broker, broker
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OBJECT_STORE_BYTES = 256 << 20  # batches are a few MB each; the default takes a third of the memory
+HEAD_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class RayHead:
+    """A Ray head: its dashboard (a URL), its cluster (host:port), what its clients must set."""
+
+    dashboard: str
+    address: str
+    token: dict[str, str]
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +79,54 @@ def ray_session() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+# Of a module, as a head that asks for a token costs each `headrace status` without one 20 s: Ray
+# tries all clusters that it finds on the machine.
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    """Run a Ray head of its own that asks for a token, shared by the tests of a module."""
+    ports = free_ports(6)
+    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"]
+    names += ["node-manager-port", "object-manager-port"]
+    # Short, as the paths of sockets may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="hr", dir="/tmp"))
+    binary = Path(sys.executable).parent
+    command = [str(binary / "ray"), "start", "--head", "--block", "--num-cpus=8"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
+    command += ["--object-store-memory=200000000", f"--temp-dir={folder}"]
+    command += [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment |= token
+    environment |= {
+        "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}",
+        "RAY_usage_stats_enabled": "0",
+    }
+    dashboard = f"http://127.0.0.1:{ports[1]}"
+    log = folder / "head.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=folder
+        )
+        try:
+            deadline = time.monotonic() + HEAD_SECONDS
+            while not _answers(f"{dashboard}/api/version"):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+            yield RayHead(dashboard, f"127.0.0.1:{ports[0]}", token)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(HEAD_SECONDS)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it refuses, so it is there
+    except OSError:
+        return False

@@ -161,9 +161,11 @@ class RayCluster:
         self.local = not joining
 
     @property
-    def cpus(self) -> float:
-        """CPUs that the cluster offers to actors."""
-        return float(ray.cluster_resources().get("CPU", 0.0))
+    def cores(self) -> int:
+        """Cores to work with; a local Ray is told of more, as feeders share them."""
+        if self.local:
+            return os.cpu_count() or 1
+        return int(ray.cluster_resources().get("CPU", 1))
 
     @property
     def nodes(self) -> int:

@@ -64,6 +64,7 @@ def cluster(ray_session):  # noqa: ARG001 - it runs while this is used
 def started(config, *flags, log=None):
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment["PYTHONFAULTHANDLER"] = "1"
     command = [sys.executable, "-m", "pipeline.cli", "run", str(config), *flags]
     return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -274,6 +275,21 @@ def test_a_wrong_schema_stops_the_run_before_it_empties_the_topic(
     produce(kafka.bootstrap, f"{topic_prefix}.events", bad)
     finished(started(path, "--until-caught-up", *cluster), expected=5)
     assert committed(small_job.read(path), kafka.bootstrap) < 2000
+
+
+def test_a_job_whose_offsets_expired_is_not_started_anew_by_itself(
+    kafka, cluster, topic_prefix, tmp_path, capfd
+):
+    """With a journal and no offsets the run is refused, and the message has the way out."""
+    from pipeline.edges.kafka.admin import KafkaAdmin
+
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, slots=1)
+    produce(kafka.bootstrap, f"{topic_prefix}.events", good(10))
+    finished(started(path, "--until-caught-up", *cluster))
+    KafkaAdmin({"bootstrap.servers": kafka.bootstrap}).delete_group(topic_prefix)
+    finished(started(path, "--until-caught-up", *cluster), expected=4)
+    assert "another job name" in capfd.readouterr().out
 
 
 def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd):

@@ -2,11 +2,11 @@
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 
 from confluent_kafka import (
     OFFSET_END,
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -32,6 +32,7 @@ from pipeline.edges.kafka.clients import (
     translate,
     translating,
 )
+from pipeline.edges.kafka.offsets import stored
 from pipeline.errors import ClusterUnfit, Retriable
 from pipeline.topology import Topic
 
@@ -100,17 +101,22 @@ class KafkaAdmin:
         return found
 
     def committed(self, group: str, topic: str) -> dict[Partition, layouts.Stored]:
-        """The group's offsets on the topic, without waiting for open transactions."""
-        with translating(f"reading the offsets of group {group}"):
-            future = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=CALL_SECONDS
-            )
-            answer = future[group].result()
-        return {
-            Partition(item.topic, item.partition): layouts.Stored(item.offset, item.metadata or "")
-            for item in answer.topic_partitions
-            if item.topic == topic and item.offset >= 0
+        """The group's offsets on the topic, without waiting for open transactions.
+
+        By a consumer: it asks again while a fresh broker still loads its groups, and the admin
+        client's own call was seen to end the process there (confluent-kafka 2.16.1).
+        """
+        settings = consumer_settings(self._settings, group) | {
+            "isolation.level": "read_uncommitted"
         }
+        with (
+            translating(f"reading the offsets of group {group}"),
+            closing(Consumer(settings)) as consumer,
+        ):
+            count = len(consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic].partitions)
+            asked = [TopicPartition(topic, number) for number in range(count)]
+            found = consumer.committed(asked, timeout=CALL_SECONDS) if asked else []
+        return stored(found)
 
     def epoch(self, group: str, partitions: Sequence[Partition]) -> int:
         """The newest epoch that is stored for these partitions. Raises ClusterUnfit, Retriable."""
@@ -216,11 +222,7 @@ class KafkaAdmin:
             ) from problem
         finally:
             consumer.close()
-        return {
-            Partition(item.topic, item.partition): layouts.Stored(item.offset, item.metadata or "")
-            for item in found
-            if item.offset >= 0
-        }
+        return stored(found)
 
     def _group_metadata(self, group: str) -> object:
         consumer = Consumer(consumer_settings(self._settings, group))

@@ -1,23 +1,22 @@
 """Writes a slot's output and its offsets: in one transaction, or records first, then offsets."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline import layout as layouts
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import (
     LARGEST_RECORD,
-    consumer_settings,
     producer_settings,
     translate,
     translating,
 )
+from pipeline.edges.kafka.offsets import GroupOffsets
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
 from pipeline.ports import Claimed
 
@@ -25,7 +24,6 @@ CALL_SECONDS = 8.0
 # A commit that is not known by then is left to a successor, which finds out by reading.
 COMMIT_SECONDS = 30.0
 CLAIM_SECONDS = 30.0
-STABLE_READ_SECONDS = 5.0
 STATISTICS_MS = 100
 # How long to wait for figures that are due each `STATISTICS_MS`.
 STATISTICS_SECONDS = 5.0
@@ -63,63 +61,6 @@ class _Wire:
             sum(broker.req.get("EndTxn", 0) for broker in brokers),
             sum(broker.disconnects + broker.req_timeouts for broker in brokers),
         )
-
-
-class _Offsets:
-    """Reads and commits the group's offsets with our metadata."""
-
-    def __init__(self, settings: Mapping[str, str], group: str) -> None:
-        self.group = group
-        self._consumer = Consumer(consumer_settings(settings, group))
-
-    def claim_positions(self, assignment: Assignment, *, metadata_kept: bool) -> layouts.Plan:
-        """Stable read, the rules of `pipeline.layout`, and the log's start for new partitions."""
-        stored = self.stored(assignment.partitions)
-        if not metadata_kept:
-            stored = {
-                partition: item
-                if item.metadata
-                else layouts.Stored(item.offset, layouts.encode(assignment.layout, 0, 0))
-                for partition, item in stored.items()
-            }
-        plan = layouts.plan_claim(assignment, stored, self.group)
-        for partition in plan.fresh:
-            with translating(f"finding the start of {partition}"):
-                low, _ = self._consumer.get_watermark_offsets(
-                    TopicPartition(*partition), timeout=STABLE_READ_SECONDS
-                )
-            plan.positions[partition] = low
-        return plan
-
-    def stored(self, partitions: Sequence[Partition]) -> dict[Partition, layouts.Stored]:
-        """The committed offsets; raises Retriable while a transaction on them stays open."""
-        asked = [TopicPartition(*partition) for partition in partitions]
-        with translating(
-            f"group {self.group}: reading offsets within {STABLE_READ_SECONDS:.0f} s, "
-            "which an open transaction on them prevents"
-        ):
-            found = self._consumer.committed(asked, timeout=STABLE_READ_SECONDS)
-        for item in found:
-            if item.error is not None:
-                raise translate(item.error, f"group {self.group}: reading offsets")
-        return {
-            Partition(item.topic, item.partition): layouts.Stored(item.offset, item.metadata or "")
-            for item in found
-            if item.offset >= 0
-        }
-
-    def group_metadata(self) -> Any:
-        return self._consumer.consumer_group_metadata()
-
-    def commit(self, offsets: list[TopicPartition]) -> None:
-        with translating(f"group {self.group}: committing offsets"):
-            done = self._consumer.commit(offsets=offsets, asynchronous=False)
-        for item in done or ():
-            if item.error is not None:
-                raise translate(item.error, f"group {self.group}: committing offsets")
-
-    def close(self) -> None:
-        self._consumer.close()
 
 
 def _positions(
@@ -174,7 +115,7 @@ class TransactionalSink:
         queue_rows: int,
         largest_record: int = LARGEST_RECORD,
     ) -> None:
-        self._offsets = _Offsets(settings, group)
+        self._offsets = GroupOffsets(settings, group)
         self._wire = _Wire()
         self._producer = Producer(
             {
@@ -301,7 +242,7 @@ class IdempotentSink:
         queue_rows: int,
         largest_record: int = LARGEST_RECORD,
     ) -> None:
-        self._offsets = _Offsets(settings, group)
+        self._offsets = GroupOffsets(settings, group)
         self._failed: list[KafkaError] = []
         self._producer = Producer(
             {
