@@ -4,7 +4,7 @@ BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup lint test test-faults demo bench up clean
+.PHONY: setup lint test test-faults demo bench up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt

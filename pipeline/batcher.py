@@ -1,8 +1,10 @@
 """Records in, batches out: full by rows or bytes, or old enough. Grouped by partition, in order."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -94,18 +96,18 @@ class Batcher:
         numbers = np.concatenate([p.partitions for p in parts])
         offsets = np.concatenate([p.offsets for p in parts])
         timestamps = np.concatenate([p.timestamps for p in parts])
-        keys = [key for p in parts for key in p.keys]
-        values = [value for p in parts for value in p.values]
+        keys: Sequence[bytes | None] = list(chain.from_iterable(p.keys for p in parts))
+        values: Sequence[bytes | None] = list(chain.from_iterable(p.values for p in parts))
         headers = None
         if any(p.headers is not None for p in parts):
             headers = [h for p in parts for h in (p.headers or [None] * len(p.offsets))]
         if np.any(numbers[1:] < numbers[:-1]):
             order = np.argsort(numbers, kind="stable")
             numbers, offsets, timestamps = numbers[order], offsets[order], timestamps[order]
-            index = order.tolist()
-            keys = [keys[i] for i in index]
-            values = [values[i] for i in index]
-            headers = None if headers is None else [headers[i] for i in index]
+            # Two rows at least, so each gives a tuple.
+            arranged = itemgetter(*order.tolist())
+            keys, values = arranged(keys), arranged(values)
+            headers = None if headers is None else list(arranged(headers))
         self._number += 1
         return Batch(
             id=self._number,

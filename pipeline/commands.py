@@ -25,9 +25,12 @@ def say(text: str) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Score until stopped."""
-    from pipeline.main import run_config
+    from pipeline.main import run_job
+    from pipeline.status import summary
 
-    run_config(chosen.config, chosen.address, until_caught_up=chosen.until_caught_up)
+    config = load(chosen.config, os.environ)
+    status = run_job(config, chosen.address, until_caught_up=chosen.until_caught_up)
+    say(summary(status, config))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from operator import eq
 from typing import Any
 
 import msgspec
@@ -71,10 +70,7 @@ def vector_reader(needs: Needs, event: EventType) -> Reader:
 
 def _flat(values: Sequence[bytes], arrays: int) -> bool:
     """Whether no value has brackets beside those of its arrays: simdjson flattens inner ones."""
-    if arrays == 1:
-        first = map(bytes.find, values, repeat(b"["))
-        return all(map(eq, first, map(bytes.rfind, values, repeat(b"["))))
-    return all(value.count(b"[") <= arrays for value in values)
+    return max(map(bytes.count, values, repeat(b"[")), default=0) <= arrays
 
 
 def _gathered(

@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from math import ceil
-from pathlib import Path
 
 from pipeline import status as statuses
 from pipeline import wire
 from pipeline.config import Config
 from pipeline.errors import AnotherRunTookOver, Fenced, Retriable
 from pipeline.run import Driver, Work
-from pipeline.settings import load
 from pipeline.signals import stop_signals
 from pipeline.status import Status
 
@@ -23,11 +21,6 @@ PROGRESS_SECONDS = 5.0
 # Feeders and the archiver ask for no CPU of their own; a local Ray must still hold them all.
 SPARE_CPUS = 2
 START_ATTEMPTS = 5
-
-
-def run_config(path: Path, address: str | None, *, until_caught_up: bool) -> Status:
-    """Run the job that the file describes until it is stopped or has caught up."""
-    return run_job(load(path, os.environ), address, until_caught_up=until_caught_up)
 
 
 def run_job(

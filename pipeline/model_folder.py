@@ -40,11 +40,6 @@ def resolve(path: Path) -> Path:
     return max(versions, key=lambda child: int(child.name))
 
 
-def load_spec(folder: Path) -> ModelSpec:
-    """Read `{name}/{version}/model.yaml`; raises ConfigInvalid with every mistake in it."""
-    return load_files(folder).spec
-
-
 def load_files(folder: Path) -> ModelFiles:
     """Read a version's folder, its model included; raises ConfigInvalid with every mistake."""
     text = _bytes(folder / "model.yaml", "Write what the model takes and gives")

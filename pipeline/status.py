@@ -2,6 +2,7 @@
 
 import msgspec
 
+from pipeline.config import Config
 from pipeline.control import Report
 from pipeline.fleet import Replica
 from pipeline.keeper import ArchiveKeeper
@@ -161,3 +162,20 @@ def line(status: Status) -> str:
         f"replicas {where}, dead letters {dead:,}, "
         f"in Parquet {status.archive.rows:,} (+{status.archive.pending_rows:,} pending)"
     )
+
+
+def summary(status: Status, config: Config) -> str:
+    """What a run that has ended leaves behind."""
+    seconds = max(status.at - status.started_at, 1e-9)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in status.dead_letters.items())
+    dead = sum(status.dead_letters.values())
+    folder = config.output.parquet / config.job
+    lines = {
+        "records": f"{status.records_in:,} in {seconds:,.1f} s",
+        "predictions": f"{status.records_out:,} in topic {config.output.topic}",
+        "dead letters": f"{dead:,} in topic {config.dead_letters.topic}"
+        + (f": {reasons}" if reasons else ""),
+        "Parquet": f"{status.archive.rows:,} rows in {status.archive.files:,} files below {folder}",
+        "replaced": f"{status.feeders_replaced} feeders, {status.replicas_replaced} replicas",
+    }
+    return "\n".join([f"{status.job} has ended", *(f"  {k:<13}{v}" for k, v in lines.items())])

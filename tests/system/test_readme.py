@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 from jobs.kafka_jars import BrokerUnavailable, java, kafka_jars
 from jobs.local_broker import Broker, create_topics
 from pipeline.config import Config
-from pipeline.model_folder import load_spec
+from pipeline.model_folder import load_files
 from pipeline.settings import is_section, parse, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,7 +238,7 @@ def parse_model(reader: Reader, block: Block) -> None:
     text, count = re.subn(r"^sha256: \w+…", f"sha256: {digest}", block.text)
     assert count == 1
     (folder / "model.yaml").write_text(text, encoding="utf-8")
-    spec = load_spec(folder)
+    spec = load_files(folder).spec
     assert [one.name for one in spec.inputs] == ["features", "user"]
 
 

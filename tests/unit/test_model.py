@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import ConfigInvalid
 from pipeline.model import Choice, FieldSpec, ModelSpec, Signature, Tensor
-from pipeline.model_folder import load_files, load_spec, resolve
+from pipeline.model_folder import load_files, resolve
 from pipeline.signature import check_signature
 
 MODEL = b"not opened here"
@@ -92,7 +92,7 @@ outputs:
 threshold: {column: other, at_least: high, name: flagged}
 """
     with pytest.raises(ConfigInvalid) as caught:
-        load_spec(folder(tmp_path, text))
+        load_files(folder(tmp_path, text))
     settings = {mistake.setting.split("model.yaml: ")[1] for mistake in caught.value.mistakes}
     assert settings == {
         "sha256",
@@ -118,7 +118,7 @@ threshold: {column: other, at_least: high, name: flagged}
 def test_load_refuses_what_is_no_description(tmp_path: Path, text: str) -> None:
     """Whatever YAML holds, the answer is a list of mistakes."""
     with pytest.raises(ConfigInvalid):
-        load_spec(folder(tmp_path, text))
+        load_files(folder(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_load_refuses_what_is_no_description(tmp_path: Path, text: str) -> None:
 def test_load_reads_yaml_strictly(tmp_path: Path, extra: str, expected: str) -> None:
     """A key that stands twice or a tag is a mistake with its line, never one silent value."""
     with pytest.raises(ConfigInvalid, match=expected):
-        load_spec(folder(tmp_path, GOOD.replace("metrics: {auc: 0.98}\n", "") + extra))
+        load_files(folder(tmp_path, GOOD.replace("metrics: {auc: 0.98}\n", "") + extra))
 
 
 def test_load_refuses_what_is_no_utf8(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_load_refuses_what_is_no_utf8(tmp_path: Path) -> None:
     made = folder(tmp_path, GOOD)
     (made / "model.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigInvalid, match="Save it as UTF-8"):
-        load_spec(made)
+        load_files(made)
 
 
 def test_yes_and_no_are_strings(tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def test_load_names_a_missing_model(tmp_path: Path) -> None:
     made = folder(tmp_path, GOOD)
     (made / "model.onnx").unlink()
     with pytest.raises(ConfigInvalid, match=r"model\.onnx"):
-        load_spec(made)
+        load_files(made)
 
 
 def spec_of(tmp_path: Path, inputs: str, outputs: str, rest: str = "") -> ModelSpec:
     text = f"sha256: {SHA256}\ninputs: {{{inputs}}}\noutputs: {{{outputs}}}\n{rest}"
-    return load_spec(folder(tmp_path, text))
+    return load_files(folder(tmp_path, text)).spec
 
 
 X = Tensor("float", (None, 2))

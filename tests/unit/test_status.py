@@ -1,8 +1,11 @@
 """The status: lag, time lag and totals as values, and one line for a person."""
 
+from pathlib import Path
+
 from pipeline.batch import Partition
 from pipeline.control import ArchiveReport, PartitionReport, Report, WaitingOn
 from pipeline.keeper import Archive, ArchiveKeeper
+from pipeline.settings import parse
 from pipeline.slots import Slot
 from pipeline.status import (
     Status,
@@ -12,6 +15,7 @@ from pipeline.status import (
     line,
     partition_statuses,
     slot_status,
+    summary,
 )
 from pipeline.testing import ManualClock, MemoryActors
 
@@ -119,3 +123,17 @@ def test_the_line_tells_a_person_how_it_stands() -> None:
         "fraud running: 1,234,567 records, 1,234/s, lag 20 (3.0 s), replicas 0 ready, "
         "dead letters 3, in Parquet 0 (+0 pending)"
     )
+
+
+def test_the_summary_says_what_was_left_where() -> None:
+    """Records, predictions, dead letters with reasons and rows, each with its place."""
+    config = parse(
+        {"job": "fraud", "model": "models/fraud", "kafka": {"bootstrap.servers": "localhost:9092"}},
+        Path("/data"),
+        {},
+    )
+    text = summary(whole(), config)
+    assert "1,234,567 in 5.0 s" in text
+    assert "9 in topic fraud.predictions" in text
+    assert "3 in topic fraud.dead: decode:Bad 1, score:NonFinite 2" in text
+    assert "0 rows in 0 files below /data/out/fraud" in text
