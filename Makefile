@@ -25,7 +25,7 @@ test: lint
 	$(BIN)/python -m pytest -m "not long" --durations 15
 
 test-faults: setup
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest -m long --durations 15
 
 demo: setup
 	$(BIN)/python -m jobs.demo --broker $(BROKER)

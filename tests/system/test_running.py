@@ -182,8 +182,15 @@ def test_bad_records_become_dead_letters_and_lose_nothing(kafka, cluster, topic_
         assert headers["__dlq.errors.message"]
 
 
-@pytest.mark.parametrize("placement", ["remote", "local"])
-@pytest.mark.parametrize("danger", ["kills", "hangs"])
+@pytest.mark.parametrize(
+    ("placement", "danger"),
+    [
+        ("remote", "kills"),
+        pytest.param("remote", "hangs", marks=pytest.mark.long),
+        pytest.param("local", "kills", marks=pytest.mark.long),
+        pytest.param("local", "hangs", marks=pytest.mark.long),
+    ],
+)
 def test_a_record_that_takes_its_replica_down_is_the_only_dead_letter(
     kafka, cluster, topic_prefix, tmp_path, placement, danger
 ):
@@ -216,7 +223,7 @@ def test_a_record_that_takes_its_replica_down_is_the_only_dead_letter(
     assert next(iter(result.letters.values())).key == b"bad"
 
 
-@pytest.mark.parametrize("placement", ["remote", "local"])
+@pytest.mark.parametrize("placement", ["remote", pytest.param("local", marks=pytest.mark.long)])
 def test_whoever_dies_is_replaced_and_nothing_is_lost(kafka, topic_prefix, tmp_path, placement):
     """SIGKILL of a feeder, a replica and the archiver: the run goes on and all is exactly once."""
     topics(kafka.bootstrap, topic_prefix)
