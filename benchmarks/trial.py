@@ -22,7 +22,7 @@ from benchmarks.workload import PARTITIONS
 from jobs.broker_process import admin_client
 from jobs.local_broker import create_topics
 
-SAMPLE_SECONDS = 0.2
+SAMPLE_SECONDS = 0.5
 STOP_SECONDS = 60.0
 # A start, then the slowest rate that still says something.
 START_SECONDS = 120.0

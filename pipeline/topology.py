@@ -54,7 +54,9 @@ def too_small(config: Config, found: Mapping[str, Topic]) -> Iterator[Mistake]:
     for setting in ("output.topic", "journal.topic"):
         topic = found.get(names(config)[setting])
         if topic is not None and topic.limit < OUTPUT_BYTES:
-            problem = f"takes records of {topic.limit:,} bytes, and a run needs {OUTPUT_BYTES:,}"
+            problem = (
+                f"takes records of {topic.limit:,} bytes at most, and a run needs {OUTPUT_BYTES:,}"
+            )
             yield Mistake(setting, topic.name, problem, "Raise its max.message.bytes")
 
 
