@@ -193,7 +193,9 @@ def _quietly(clean_up: Callable[[], None]) -> None:
 
 def _folder(root: Path) -> Iterator[Mistake]:
     """Make, write and rename as the archiver does, and leave nothing behind."""
-    hidden = root.parent / f".{root.name}.attempts"
+    from pipeline.edges.parquet import hidden_beside
+
+    hidden = hidden_beside(root)
     made: list[Path] = []
     trial = f".check-{uuid.uuid4().hex}"
     try:

@@ -44,11 +44,6 @@ class Commit:
     roll_before: str | None
     roll_after: str | None
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its rows before compression."""
-        return sum(part.scored.rows.nbytes for part in self.parts)
-
 
 def records(commit: Commit, target: Target) -> Iterator[Outgoing]:
     """Predictions, dead letters and journal records, made while they are produced."""

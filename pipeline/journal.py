@@ -5,13 +5,13 @@ the commit, its commit record, a roll record where a boundary follows. The archi
 from the journal alone, and takes file boundaries from roll records alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 import pyarrow as pa
 
-from pipeline.batch import Partition, Span
+from pipeline.batch import Partition
 
 CHUNK, COMMIT, ROLL = "chunk", "commit", "roll"
 
@@ -101,16 +101,6 @@ def read_commit(value: bytes) -> CommitRecord:
 def read_roll(value: bytes) -> RollRecord:
     """Decode a roll record."""
     return msgspec.json.decode(value, type=RollRecord)
-
-
-def merged(spans: Sequence[Span]) -> list[tuple[int, int, int]]:
-    """One `(partition, first, next)` for each partition, from spans that continue each other."""
-    ranges: dict[int, tuple[int, int]] = {}
-    for span in spans:
-        number = span.partition.number
-        first = ranges[number][0] if number in ranges else span.first
-        ranges[number] = (first, span.next)
-    return [(number, first, following) for number, (first, following) in sorted(ranges.items())]
 
 
 def roll(

@@ -16,6 +16,11 @@ from pipeline.errors import ClusterUnfit
 ABANDONED_SECONDS = 24 * 3600.0
 
 
+def hidden_beside(root: Path) -> Path:
+    """Where files are made: out of readers' sight, on the mount of their place."""
+    return root.parent / f".{root.name}.attempts"
+
+
 class LocalAttempt:
     """A file in the hidden folder, on the same mount as its place; see `pipeline.ports.Attempt`."""
 
@@ -62,7 +67,7 @@ class LocalFiles:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._hidden = root.parent / f".{root.name}.attempts"
+        self._hidden = hidden_beside(root)
         with _refusing(root):
             root.mkdir(parents=True, exist_ok=True)
             self._clear()

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import journal
-from pipeline.batch import Partition, Span
+from pipeline.batch import Partition
 from pipeline.testing import batch_of, score
 
 # The schema with its metadata and the frame of an Arrow stream, around a chunk's columns.
@@ -100,13 +100,6 @@ def test_keys_tell_the_kinds_apart(writer: str, sequence: int) -> None:
     )
     assert journal.read_key(journal.COMMIT_KEY).kind == journal.COMMIT
     assert journal.read_key(journal.ROLL_KEY).kind == journal.ROLL
-
-
-def test_merged_spans_reach_from_the_first_to_the_last() -> None:
-    """Spans of one partition become one, holes between them included."""
-    p, q = Partition("in", 0), Partition("in", 1)
-    spans = [Span(p, 0, 4, 4), Span(q, 5, 6, 1), Span(p, 6, 9, 2)]
-    assert journal.merged(spans) == [(0, 0, 9), (1, 5, 6)]
 
 
 def test_a_boundary_is_due_by_age_or_bytes_and_never_without_rows() -> None:

@@ -32,7 +32,7 @@ from pipeline.edges.kafka.clients import (
     translate,
     translating,
 )
-from pipeline.edges.kafka.offsets import stored
+from pipeline.edges.kafka.offsets import stored, with_metadata
 from pipeline.errors import ClusterUnfit, Retriable
 from pipeline.topology import Topic
 
@@ -169,7 +169,7 @@ class KafkaAdmin:
         layout = layouts.stored_layout(self._stable(group, topic), group)
         if layout is None:
             positions = self.starting_points(topic, start)
-            self._commit(first, group, with_metadata(positions, fresh, 0))
+            self._commit(first, group, with_metadata(positions, fresh, 0, 0))
             return fresh
         fences = [first, *(self._fencing(group, slot) for slot in range(1, layout.slots))]
         stored = self._stable(group, topic)
@@ -178,7 +178,7 @@ class KafkaAdmin:
             if own:
                 epoch = 1 + max(layouts.decode(p, item, group).epoch for p, item in own.items())
                 positions = {partition: item.offset for partition, item in own.items()}
-                self._commit(producer, group, with_metadata(positions, layout, epoch))
+                self._commit(producer, group, with_metadata(positions, layout, epoch, 0))
         return layout
 
     def _commit(self, producer: Producer, group: str, offsets: list[TopicPartition]) -> None:
@@ -194,7 +194,7 @@ class KafkaAdmin:
             positions = self.starting_points(topic, start)
             consumer = Consumer(consumer_settings(self._settings, group))
             with translating(f"first start of group {group}"):
-                consumer.commit(offsets=with_metadata(positions, fresh, 0), asynchronous=False)
+                consumer.commit(offsets=with_metadata(positions, fresh, 0, 0), asynchronous=False)
             consumer.close()
             return fresh
         return layout
@@ -252,14 +252,6 @@ class KafkaAdmin:
             }
         later = [partition for partition, offset in found.items() if offset in {-1, OFFSET_END}]
         return {**found, **(self.ends(later) if later else {})}
-
-
-def with_metadata(
-    positions: Mapping[Partition, int], layout: Layout, epoch: int
-) -> list[TopicPartition]:
-    """Offsets as a run commits them before its feeders claim."""
-    metadata = layouts.encode(layout, epoch, 0)
-    return [TopicPartition(p.topic, p.number, o, metadata=metadata) for p, o in positions.items()]
 
 
 def require(topics: Mapping[str, Topic], name: str, setting: str) -> Topic:

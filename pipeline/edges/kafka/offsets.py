@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from pipeline import layout as layouts
 from pipeline.batch import Partition
-from pipeline.control import Assignment
+from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import consumer_settings, translate, translating
 
 STABLE_READ_SECONDS = 5.0
@@ -75,3 +75,11 @@ def stored(found: Sequence[TopicPartition]) -> dict[Partition, layouts.Stored]:
         for item in found
         if item.offset >= 0
     }
+
+
+def with_metadata(
+    positions: Mapping[Partition, int], layout: Layout, epoch: int, sequence: int
+) -> list[TopicPartition]:
+    """Positions as they are committed: each with the layout, its owner's epoch and sequence."""
+    metadata = layouts.encode(layout, epoch, sequence)
+    return [TopicPartition(p.topic, p.number, o, metadata=metadata) for p, o in positions.items()]

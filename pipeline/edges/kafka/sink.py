@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from pipeline import layout as layouts
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import (
@@ -17,7 +16,7 @@ from pipeline.edges.kafka.clients import (
     translate,
     translating,
 )
-from pipeline.edges.kafka.offsets import GroupOffsets
+from pipeline.edges.kafka.offsets import GroupOffsets, with_metadata
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
 from pipeline.ports import Claimed
 
@@ -62,13 +61,6 @@ class _Wire:
             sum(broker.req.get("EndTxn", 0) for broker in brokers),
             sum(broker.disconnects + broker.req_timeouts for broker in brokers),
         )
-
-
-def _positions(
-    positions: Mapping[Partition, int], layout: Layout, epoch: int, sequence: int
-) -> list[TopicPartition]:
-    metadata = layouts.encode(layout, epoch, sequence)
-    return [TopicPartition(p.topic, p.number, o, metadata=metadata) for p, o in positions.items()]
 
 
 def _produce(producer: Producer, records: Iterable[Outgoing]) -> None:
@@ -155,7 +147,7 @@ class TransactionalSink:
         """One transaction."""
         assert self._layout is not None
         before = self._settled_traffic()
-        offsets = _positions(positions, self._layout, self._epoch, sequence)
+        offsets = with_metadata(positions, self._layout, self._epoch, sequence)
         try:
             self._producer.begin_transaction()
             _produce(self._producer, records)
@@ -286,7 +278,7 @@ class IdempotentSink:
             raise translate(self._failed[0], "a record was not delivered")
         if left:
             raise Retriable(f"{left} records were not delivered within {COMMIT_SECONDS:.0f} s")
-        self._offsets.commit(_positions(positions, self._layout, self._epoch, sequence))
+        self._offsets.commit(with_metadata(positions, self._layout, self._epoch, sequence))
 
     def tend(self) -> None:
         """Serve delivery reports."""
