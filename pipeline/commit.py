@@ -15,12 +15,14 @@ from pipeline.dead_letters import dead_letter
 class Target:
     """Where a slot writes, fixed from its claim on.
 
-    `ordered` sends a prediction to the partition number of its record. `dead_value_bytes` is the
-    longest value that the dead-letter topic takes whole.
+    `layout` is the generation of the layout that it was claimed in. `ordered` sends a prediction
+    to the partition number of its record. `dead_value_bytes` is the longest value that the
+    dead-letter topic takes whole.
     """
 
     slot: int
     epoch: int
+    layout: int
     writer: str
     input_topic: str
     predictions_topic: str
@@ -99,7 +101,9 @@ def _dead_letters(part: Settled, target: Target) -> Iterator[tuple[Any, Any, Any
 
 def _journal(commit: Commit, target: Target) -> Iterator[Outgoing]:
     def roll(reason: str, positions: dict[Partition, int]) -> tuple[bytes, bytes]:
-        value = journal.roll(target.writer, target.epoch, reason, target.input_topic, positions)
+        value = journal.roll(
+            target.writer, target.epoch, target.layout, reason, target.input_topic, positions
+        )
         return journal.ROLL_KEY, value
 
     # From commit to commit without a gap: also over offsets that held no record.
@@ -128,6 +132,7 @@ def _commit_record(commit: Commit, target: Target, spans: Sequence[Any], chunks:
         journal.CommitRecord(
             writer=target.writer,
             epoch=target.epoch,
+            layout=target.layout,
             sequence=commit.sequence,
             topic=target.input_topic,
             spans=list(spans),

@@ -5,7 +5,7 @@ the commit, its commit record, a roll record where a boundary follows. The archi
 from the journal alone, and takes file boundaries from roll records alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,10 +21,14 @@ CHUNK_BYTES = 900_000
 
 
 class CommitRecord(msgspec.Struct, frozen=True):
-    """What one commit holds. `spans` are `[partition, first, next]`; `chunks` precede it."""
+    """What one commit holds. `spans` are `[partition, first, next]`; `chunks` precede it.
+
+    `layout` is the generation of the layout that its writer claimed in.
+    """
 
     writer: str
     epoch: int
+    layout: int
     sequence: int
     topic: str
     spans: list[tuple[int, int, int]]
@@ -38,13 +42,21 @@ class CommitRecord(msgspec.Struct, frozen=True):
 
 
 class RollRecord(msgspec.Struct, frozen=True):
-    """A file boundary. `positions` are the next offsets of the slot's partitions there."""
+    """A file boundary. `positions` are the next offsets of the slot's partitions there.
+
+    `layout` is the generation of the records that follow. `outputs` stands only where the reason
+    is "offsets", since there a generation begins whose offsets do not continue those before: by
+    topic, the end of each partition of the predictions and dead-letter topics, so that whatever an
+    earlier generation wrote there lies below it.
+    """
 
     writer: str
     epoch: int
+    layout: int
     reason: str
     topic: str
     positions: dict[str, int]
+    outputs: dict[str, list[int]] | None = None
 
 
 class ChunkKey(msgspec.Struct, frozen=True, array_like=True):
@@ -104,12 +116,24 @@ def read_roll(value: bytes) -> RollRecord:
 
 
 def roll(
-    writer: str, epoch: int, reason: str, topic: str, positions: Mapping[Partition, int]
+    writer: str,
+    epoch: int,
+    layout: int,
+    reason: str,
+    topic: str,
+    positions: Mapping[Partition, int],
+    outputs: Mapping[str, Sequence[int]] | None = None,
 ) -> bytes:
-    """Encode a roll record."""
+    """Encode a roll record of the layout's generation."""
     return msgspec.json.encode(
         RollRecord(
-            writer, epoch, reason, topic, {str(p.number): o for p, o in sorted(positions.items())}
+            writer=writer,
+            epoch=epoch,
+            layout=layout,
+            reason=reason,
+            topic=topic,
+            positions={str(p.number): o for p, o in sorted(positions.items())},
+            outputs=None if outputs is None else {t: list(ends) for t, ends in outputs.items()},
         )
     )
 

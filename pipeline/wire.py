@@ -158,7 +158,10 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 
     def opening(claimed: Claimed) -> list[Outgoing]:
         positions = claimed.positions
-        value = journal.roll(writer, claimed.epoch, "claim", config.input.topic, positions)
+        generation = assignment.layout.generation
+        value = journal.roll(
+            writer, claimed.epoch, generation, "claim", config.input.topic, positions
+        )
         return [Outgoing(config.journal.topic, assignment.slot, [journal.ROLL_KEY], [value])]
 
     claimed = sink.claim(assignment, opening)
@@ -208,6 +211,7 @@ def _target(job: Job, assignment: Assignment, epoch: int, writer: str) -> Target
     return Target(
         slot=assignment.slot,
         epoch=epoch,
+        layout=assignment.layout.generation,
         writer=writer,
         input_topic=config.input.topic,
         predictions_topic=config.output.topic,

@@ -28,7 +28,7 @@ DATE = "2026-01-31"
 
 
 def target(slot: int, writer: str = "w") -> Target:
-    return Target(slot, 1, writer, "in", "out", "dead", "journal", True, "sample", "1", 1 << 20)
+    return Target(slot, 1, 1, writer, "in", "out", "dead", "journal", True, "sample", "1", 1 << 20)
 
 
 class _OneByOne(MemoryJournal):
@@ -96,7 +96,7 @@ class World:
                 self.log.append(Partition("journal", 0), key, value)
 
     def roll(self, at: int, slot: int = 0, writer: str = "w") -> None:
-        value = journal.roll(writer, 1, "interval", "in", {Partition("in", slot): at})
+        value = journal.roll(writer, 1, 1, "interval", "in", {Partition("in", slot): at})
         self.log.append(Partition("journal", slot), journal.ROLL_KEY, value)
 
     def archiver(self, kind: type[MemoryJournal] = MemoryJournal) -> Archiver:
@@ -300,7 +300,7 @@ SPANS = st.dictionaries(
 
 def record(spans: Mapping[int, tuple[int, int]]) -> journal.CommitRecord:
     listed = [(number, first, first + count) for number, (first, count) in spans.items()]
-    return journal.CommitRecord("w", 1, 1, "in", listed, 1, 1, 1, 0, "m", "1", DATE)
+    return journal.CommitRecord("w", 1, 1, 1, "in", listed, 1, 1, 1, 0, "m", "1", DATE)
 
 
 @given(st.lists(SPANS, max_size=20))
@@ -402,6 +402,6 @@ def test_a_slot_may_own_many_partitions() -> None:
     """The note of as many as a slot may own fits what a broker keeps beside an offset."""
     world = World()
     positions = {Partition("in", 10 * n): 10**11 + n for n in range(MOST_PARTITIONS)}
-    value = journal.roll("w", 1, "drain", "in", positions)
+    value = journal.roll("w", 1, 1, "drain", "in", positions)
     world.log.append(Partition("journal", 0), journal.ROLL_KEY, value)
     world.run()

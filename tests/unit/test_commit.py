@@ -10,6 +10,7 @@ from pipeline.testing import batch_of, score
 TARGET = Target(
     slot=2,
     epoch=5,
+    layout=3,
     writer="w",
     input_topic="in",
     predictions_topic="out",
@@ -108,10 +109,12 @@ def test_the_journal_holds_roll_chunks_commit_and_roll_in_this_order() -> None:
     before, _, commit, after = found.values
     assert journal.read_roll(before or b"").positions == {"0": 4, "3": 7}
     assert journal.read_roll(after or b"").positions == {"0": 10, "3": 20}
+    assert journal.read_roll(after or b"").layout == TARGET.layout
     record = journal.read_commit(commit or b"")
     assert (record.chunks, record.rows_in, record.rows_out, record.dead) == (1, 5, 3, 2)
     assert record.spans == [(0, 4, 10), (3, 7, 20)]
     assert (record.writer, record.epoch, record.sequence) == ("w", 5, 9)
+    assert record.layout == TARGET.layout
     assert (record.topic, record.date) == ("in", "2026-01-31")
 
 

@@ -82,7 +82,7 @@ class World:
         source.assign(claimed.positions)
         batcher = Batcher("in", claimed.positions, Limits(self.batch_rows, 1 << 20, 0.0))
         target = Target(
-            0, claimed.epoch, "w", "in", "out", "dead", "journal", True, "m", "1", 1 << 20
+            0, claimed.epoch, 1, "w", "in", "out", "dead", "journal", True, "m", "1", 1 << 20
         )
         return Feeder(
             target=target,

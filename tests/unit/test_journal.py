@@ -63,6 +63,7 @@ OFFSETS = st.integers(0, 2**62)
         journal.CommitRecord,
         writer=NAMES,
         epoch=OFFSETS,
+        layout=OFFSETS,
         sequence=OFFSETS,
         topic=NAMES,
         spans=st.lists(st.tuples(st.integers(0, 99), OFFSETS, OFFSETS), max_size=3),
@@ -82,14 +83,22 @@ def test_a_commit_record_reads_back(record: journal.CommitRecord) -> None:
     assert journal.read_commit(msgspec.json.encode(record)) == record
 
 
-@given(NAMES, OFFSETS, st.dictionaries(st.integers(0, 99), OFFSETS, max_size=4))
-def test_a_roll_record_reads_back(writer: str, epoch: int, positions: dict[int, int]) -> None:
-    """Positions are by partition number."""
-    value = journal.roll(
-        writer, epoch, "interval", "in", {Partition("in", n): o for n, o in positions.items()}
-    )
+@given(
+    NAMES,
+    OFFSETS,
+    st.dictionaries(st.integers(0, 99), OFFSETS, max_size=4),
+    st.none() | st.dictionaries(NAMES, st.lists(OFFSETS, max_size=4), max_size=2),
+)
+def test_a_roll_record_reads_back(
+    writer: str, epoch: int, positions: dict[int, int], outputs: dict[str, list[int]] | None
+) -> None:
+    """Positions are by partition number; where outputs began stands only where it was given."""
+    given = {Partition("in", n): o for n, o in positions.items()}
+    value = journal.roll(writer, epoch, 3, "offsets", "in", given, outputs)
     expected = {str(n): o for n, o in positions.items()}
-    assert journal.read_roll(value) == journal.RollRecord(writer, epoch, "interval", "in", expected)
+    assert journal.read_roll(value) == journal.RollRecord(
+        writer, epoch, 3, "offsets", "in", expected, outputs
+    )
 
 
 @given(NAMES, OFFSETS)

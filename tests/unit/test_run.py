@@ -93,7 +93,7 @@ class World:
         sink = MemorySink(self.log, "fraud", f"fraud.{slot:04d}")
 
         def opening(claimed: Claimed) -> list[Outgoing]:
-            value = journal.roll("w", claimed.epoch, "claim", "fraud.events", claimed.positions)
+            value = journal.roll("w", claimed.epoch, 1, "claim", "fraud.events", claimed.positions)
             return [Outgoing("fraud.journal", slot, [journal.ROLL_KEY], [value])]
 
         claimed = sink.claim(assignment, opening)
@@ -104,6 +104,7 @@ class World:
         target = Target(
             slot,
             claimed.epoch,
+            1,
             f"w{claimed.epoch}",
             "fraud.events",
             "fraud.predictions",
