@@ -10,20 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.batch import Reject
+from pipeline.json_flat import COMPILED, flat_reader, is_flat
 from pipeline.json_repair import Reason, Rejected
 from pipeline.json_structs import struct_reader
 from pipeline.json_types import event_type, needed_fields
-from pipeline.json_vectors import only_vectors, vector_reader
 from pipeline.recipe import TOMBSTONE, Decode, Decoded, Decoder, Events, Needs, Values
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MAX_MILLISECONDS = 253_402_300_799_999  # the last of the year 9999
 
 
-def json_decoder(needs: Needs) -> Decode:
-    """Make the `decode` for JSON objects; raises ConfigInvalid where one field has two types."""
+def json_decoder(needs: Needs, compiled: bool = COMPILED) -> Decode:
+    """Make the `decode` for JSON objects; raises ConfigInvalid where one field has two types.
+
+    Both ways of reading, `compiled` or not, give the same.
+    """
     event = event_type(needed_fields(needs), needs.extra_fields == "reject")
-    read = (vector_reader if only_vectors(needs) else struct_reader)(needs, event)
+    read = (flat_reader if compiled and is_flat(needs) else struct_reader)(needs, event)
 
     def decode(values: Values) -> Decoded:
         tombstones = {}

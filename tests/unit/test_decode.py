@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decode import DECODERS
+from pipeline.decode import json_decoder
 from pipeline.errors import ConfigInvalid
+from pipeline.json_flat import COMPILED
 from pipeline.model import Choice, FieldSpec, InputSpec, Tensor
 from pipeline.recipe import Decoded, Needs
 from pipeline.schema import pass_through_fields
 
 FLOAT = Tensor("float", (None, 2))
-json_decoder = DECODERS["json"]
 
 
 def named(*fields: FieldSpec, kind: str = "float", **rest: Any) -> Needs:
@@ -33,7 +33,28 @@ VECTOR = single(FieldSpec("v"), FLOAT)
 
 
 def decode(needs: Needs, *values: bytes | None) -> Decoded:
-    return json_decoder(needs)(values)
+    """Decode in both ways, which must answer alike, to the letter of each reject."""
+    decoded = json_decoder(needs, compiled=COMPILED)(values)
+    twin = json_decoder(needs, compiled=False)(values)
+    assert decoded.rejects == twin.rejects
+    assert decoded.accepted.tolist() == twin.accepted.tolist()
+    events: Any = decoded.events
+    others: Any = twin.events
+    assert events.columns == others.columns
+    assert events.feeds.keys() == others.feeds.keys()
+    for name, feed in events.feeds.items():
+        assert (feed.dtype, feed.shape) == (others.feeds[name].dtype, others.feeds[name].shape)
+        np.testing.assert_array_equal(feed, others.feeds[name])
+    assert (decoded.event_time is None) == (twin.event_time is None)
+    if decoded.event_time is not None and twin.event_time is not None:
+        assert decoded.event_time.tolist() == twin.event_time.tolist()
+    return decoded
+
+
+def test_the_compiled_part_was_built() -> None:
+    """Where a compiler is, the tests of this module hold both ways of reading together."""
+    if not COMPILED:
+        pytest.skip("pipeline/_scan.cpp was not built: `pip install` found no C++17 compiler")
 
 
 def reasons(decoded: Decoded) -> list[tuple[int, str, str]]:
@@ -337,8 +358,9 @@ EVENTS = st.builds(lambda v, i: {"a": v[0], "b": v[1], "v": v, "id": i}, FLOATS,
 def test_each_row_is_accepted_or_rejected_as_if_alone(values: list[bytes | None]) -> None:
     """Rows are answered once each, and a record's answer does not depend on its neighbours."""
     for needs in (AB, VECTOR):
-        read = json_decoder(Needs(needs.inputs, pass_through_fields({"id": "int64"})))
-        together = read(values)
+        asked = Needs(needs.inputs, pass_through_fields({"id": "int64"}))
+        read = json_decoder(asked)
+        together = decode(asked, *values)
         rows = [*together.accepted.tolist(), *(reject.row for reject in together.rejects)]
         assert sorted(rows) == list(range(len(values)))
         feed = iter(together.events.feeds["x"])  # type: ignore[attr-defined]
@@ -358,3 +380,65 @@ def test_good_events_arrive_exactly(events: list[dict[str, Any]]) -> None:
         decoded = decode(needs, *values)
         assert not decoded.rejects
         np.testing.assert_array_equal(decoded.events.feeds["x"], expected)  # type: ignore[attr-defined]
+
+
+DOUBLE = Needs(
+    ((InputSpec("x", (FieldSpec("x"),), stacked=False), Tensor("double", (None,))),),
+    pass_through_fields({"x": "float64", "n": "int64"}),
+)
+
+
+@given(
+    st.from_regex(r"-?(0|[1-9][0-9]{0,22})(\.[0-9]{1,22})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+    | st.floats(allow_nan=False, allow_infinity=False).map(repr)
+    | st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr)
+)
+def test_numbers_are_rounded_as_python_rounds_them(text: str) -> None:
+    """Any number that JSON can write arrives as the double nearest to it."""
+    decoded = decode(DOUBLE, f'{{"x":{text} }}'.encode())
+    if math.isfinite(float(text)):
+        assert decoded.events.feeds["x"].tolist() == [float(text)]  # type: ignore[attr-defined]
+    else:
+        assert len(decoded.rejects) == 1
+
+
+@given(st.integers(-(2**65), 2**65) | st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1]))
+def test_integers_keep_every_digit(number: int) -> None:
+    """An integer passes through as it is, or is refused where 64 bits cannot hold it."""
+    decoded = decode(DOUBLE, f'{{"x":0,"n":{number}}}'.encode())
+    if -(2**63) <= number < 2**63:
+        assert decoded.events.columns["n"] == [number]  # type: ignore[attr-defined]
+    else:
+        assert len(decoded.rejects) == 1
+
+
+TEXTS = Needs((), pass_through_fields({"s": "string", "ok": "bool", "small": "int8"}), "at")
+
+
+@given(st.lists(st.dictionaries(
+    st.sampled_from(["s", "ok", "small", "at", "other"]),
+    st.none() | st.booleans() | st.text(max_size=6) | st.integers(-200, 200) | JSON,
+), max_size=5), st.booleans())  # fmt: skip
+def test_texts_arrive_whole_whatever_stands_beside_them(
+    events: list[dict[str, Any]], ascii_only: bool
+) -> None:
+    """Strings, bools and small integers are read alike in both ways, escaped or as UTF-8."""
+    values = [json.dumps(event, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+              for event in events]  # fmt: skip
+    decoded = decode(TEXTS, *values)
+    kept: Any = decoded.events
+    assert kept.columns["s"] == [events[row].get("s") for row in decoded.accepted.tolist()]
+
+
+@given(st.binary(max_size=12), st.integers(0, 40))
+def test_broken_bytes_are_never_taken_for_more_than_they_are(noise: bytes, at: int) -> None:
+    """Whatever bytes get into a record, both ways of reading accept or refuse it alike."""
+    whole = b'{"v": [1, -2.5e1], "s": "text", "c": {"d": [true]}}'
+    asked = Needs(VECTOR.inputs, pass_through_fields({"s": "string"}))
+    decode(asked, whole[:at] + noise + whole[at:], whole, whole[:at], whole[:at] + noise)
+
+
+def test_a_field_named_twice_counts_as_it_stands_last() -> None:
+    """Of two fields with one name the last one counts, as in every common JSON reader."""
+    decoded = decode(VECTOR, b'{"v": [1, 2], "v": [3, 4]}')
+    assert decoded.events.feeds["x"].tolist() == [[3, 4]]  # type: ignore[attr-defined]

@@ -1,0 +1,570 @@
+// Reads flat JSON objects into typed columns, in one pass over each record's bytes.
+//
+// What it accepts is valid JSON (RFC 8259) whose fields have exactly the types that were asked for,
+// and means the same to it as to `pipeline.json_structs`. It says no to everything else, also to
+// what it merely does not care to read (a string with escapes, a field twice, deep nesting): such a
+// record is doubted, and the Python reader has the word on it. So a mistake here can only be in
+// accepting too much, which the tests hold against that reader.
+//
+// Numbers: a decimal of at most 19 digits w * 10^e with w <= 2^53 and |e| <= 22 is exact in one
+// multiplication or division (Clinger, "How to Read Floating Point Numbers Accurately", 1990); the
+// others go to std::from_chars, which rounds correctly.
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cfloat>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace {
+
+// Deeper values are left to the reader that counts depth by itself; recursion stays small.
+constexpr int kMaxDepth = 64;
+constexpr double kPowersOfTen[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                   1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                   1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr uint64_t kIntegerPowersOfTen[] = {1,       10,        100,        1'000,    10'000,
+                                            100'000, 1'000'000, 10'000'000, 100'000'000};
+constexpr bool kLittleEndian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+constexpr double kSigns[] = {1.0, -1.0};
+constexpr int kExactPower = 22;
+constexpr int kExactDigits = 19;
+constexpr uint64_t kExactInteger = uint64_t{1} << 53;
+
+// Each function that reads takes where it stands and where the record ends, and returns where it
+// stopped, or null. Python ends bytes with a zero, so that one byte past the end may be looked at,
+// and no token goes over it.
+
+inline const char* skip_space(const char* at) {
+  while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t') ++at;
+  return at;
+}
+
+inline const char* read_word(const char* at, const char* end, std::string_view word) {
+  if (static_cast<size_t>(end - at) < word.size()) return nullptr;
+  return std::memcmp(at, word.data(), word.size()) == 0 ? at + word.size() : nullptr;
+}
+
+// -- strings ------------------------------------------------------------------------------------
+
+// The length of the UTF-8 sequence at `at` (RFC 3629: shortest form, no surrogates), 0 if invalid.
+int utf8_length(const char* at, const char* end) {
+  const auto byte = [&](int i) { return static_cast<unsigned char>(at[i]); };
+  const auto follows = [&](int i) { return (byte(i) & 0xC0) == 0x80; };
+  const unsigned char first = byte(0);
+  const auto left = end - at;
+  if (first >= 0xC2 && first <= 0xDF) return left >= 2 && follows(1) ? 2 : 0;
+  if (first >= 0xE0 && first <= 0xEF) {
+    if (left < 3 || !follows(1) || !follows(2)) return 0;
+    if (first == 0xE0 && byte(1) < 0xA0) return 0;
+    if (first == 0xED && byte(1) > 0x9F) return 0;
+    return 3;
+  }
+  if (first >= 0xF0 && first <= 0xF4) {
+    if (left < 4 || !follows(1) || !follows(2) || !follows(3)) return 0;
+    if (first == 0xF0 && byte(1) < 0x90) return 0;
+    if (first == 0xF4 && byte(1) > 0x8F) return 0;
+    return 4;
+  }
+  return 0;
+}
+
+// A string without escapes.
+const char* read_string(const char* at, const char* end, std::string_view& text) {
+  if (*at != '"') return nullptr;
+  const char* begin = ++at;
+  while (true) {
+    const auto byte = static_cast<unsigned char>(*at);
+    if (byte == '"') break;
+    if (byte == '\\' || byte < 0x20) return nullptr;
+    if (byte < 0x80) {
+      ++at;
+      continue;
+    }
+    const int length = utf8_length(at, end);
+    if (length == 0) return nullptr;
+    at += length;
+  }
+  text = std::string_view(begin, static_cast<size_t>(at - begin));
+  return at + 1;
+}
+
+// -- numbers ------------------------------------------------------------------------------------
+
+bool is_digit(char byte) { return byte >= '0' && byte <= '9'; }
+
+struct Number {
+  double real;
+  int64_t integer;
+  bool is_integer;  // written without a fraction or exponent, and within 64 bits
+};
+
+// Up to eight digits at once: where their bytes end is found without a branch for each, which a
+// processor could not predict (the trick of eight digits in three multiplications is from
+// Lemire, "Number Parsing at a Gigabyte per Second", 2021). Returns how many there were.
+inline int take_eight(const char*& at, uint64_t& digits) {
+  uint64_t bytes;
+  std::memcpy(&bytes, at, sizeof bytes);
+  const uint64_t values = bytes ^ 0x3030303030303030;
+  const uint64_t others = ((values + 0x7676767676767676) | values) & 0x8080808080808080;
+  const int count = others == 0 ? 8 : __builtin_ctzll(others) >> 3;
+  if (count == 0) return 0;
+  uint64_t eight = values << (64 - 8 * count);
+  eight = eight * 10 + (eight >> 8);
+  eight = ((eight & 0x000000FF000000FF) * 0x000F424000000064 +
+           ((eight >> 16) & 0x000000FF000000FF) * 0x0000271000000001) >> 32;
+  digits = digits * kIntegerPowersOfTen[count] + eight;
+  at += count;
+  return count;
+}
+
+// All digits after a point; more than 19 of a number leave no meaning in `digits`.
+inline Py_ssize_t take_places(const char*& at, const char* end, uint64_t& digits) {
+  const char* first = at;
+  if (kLittleEndian) {
+    while (end - at >= 8) {
+      if (take_eight(at, digits) < 8) return at - first;
+    }
+  }
+  while (is_digit(*at)) digits = digits * 10 + static_cast<uint64_t>(*at++ - '0');
+  return at - first;
+}
+
+inline const char* read_number(const char* at, const char* end, Number& number) {
+  const char* begin = at;
+  // A sign is as good as random, so nothing branches on it.
+  const bool negative = *at == '-';
+  at += negative;
+  const char* first = at;
+  uint64_t digits = 0;
+  while (is_digit(*at)) digits = digits * 10 + static_cast<uint64_t>(*at++ - '0');
+  auto count = at - first;
+  if (count == 0 || (*first == '0' && count > 1)) return nullptr;
+  int64_t exponent = 0;
+  bool whole = true;
+  if (*at == '.') {
+    whole = false;
+    ++at;
+    const Py_ssize_t places = take_places(at, end, digits);
+    if (places == 0) return nullptr;
+    exponent = -places;
+    count += places;
+  }
+  if (*at == 'e' || *at == 'E') {
+    whole = false;
+    ++at;
+    const bool down = *at == '-';
+    if (*at == '-' || *at == '+') ++at;
+    if (!is_digit(*at)) return nullptr;
+    int64_t power = 0;
+    // Beyond any double's range it only has to stay that.
+    while (is_digit(*at)) power = power < 100'000 ? power * 10 + (*at - '0') : power, ++at;
+    exponent += down ? -power : power;
+  }
+  number.is_integer = whole && count <= kExactDigits && digits <= INT64_MAX;
+  if (number.is_integer) {
+    const auto value = static_cast<int64_t>(digits);
+    number.integer = negative ? -value : value;
+  }
+  if (count <= kExactDigits && digits <= kExactInteger && -kExactPower <= exponent &&
+      exponent <= kExactPower) {
+    const double value = static_cast<double>(digits) * kSigns[negative];
+    number.real = exponent < 0 ? value / kPowersOfTen[-exponent] : value * kPowersOfTen[exponent];
+    return at;
+  }
+  const auto [stop, error] = std::from_chars(begin, at, number.real);
+  return error == std::errc() && stop == at ? at : nullptr;
+}
+
+// -- what nobody asked for ----------------------------------------------------------------------
+
+const char* skip_value(const char* at, const char* end, int depth);
+
+const char* skip_members(const char* at, const char* end, char close, bool named, int depth) {
+  at = skip_space(at + 1);
+  if (*at == close) return at + 1;
+  std::string_view name;
+  while (true) {
+    if (named) {
+      at = read_string(at, end, name);
+      if (at == nullptr) return nullptr;
+      at = skip_space(at);
+      if (*at != ':') return nullptr;
+      at = skip_space(at + 1);
+    }
+    at = skip_value(at, end, depth + 1);
+    if (at == nullptr) return nullptr;
+    at = skip_space(at);
+    if (*at == close) return at + 1;
+    if (*at != ',') return nullptr;
+    at = skip_space(at + 1);
+  }
+}
+
+const char* skip_value(const char* at, const char* end, int depth) {
+  if (depth > kMaxDepth) return nullptr;
+  std::string_view text;
+  Number number;
+  switch (*at) {
+    case '"':
+      return read_string(at, end, text);
+    case '{':
+      return skip_members(at, end, '}', true, depth);
+    case '[':
+      return skip_members(at, end, ']', false, depth);
+    case 't':
+      return read_word(at, end, "true");
+    case 'f':
+      return read_word(at, end, "false");
+    case 'n':
+      return read_word(at, end, "null");
+    default:
+      return read_number(at, end, number);
+  }
+}
+
+// -- targets ------------------------------------------------------------------------------------
+
+enum class Kind : char {
+  kFloat = 'f',
+  kDouble = 'd',
+  kInt32 = 'i',
+  kInt64 = 'q',
+  kBool = '?',
+  kString = 's',
+};
+
+// Where one field goes. `row_bytes` lie between the places of two rows in `data`. A scalar has
+// `length` -1, a vector its number of elements. `limit` bounds a number's absolute value (for
+// integers from above; one more is allowed below). A string goes to `text`, its end to `data`.
+struct Target {
+  std::string_view name;
+  Kind kind;
+  Py_ssize_t length;
+  double limit;
+  char* data;
+  Py_ssize_t row_bytes;
+  unsigned char* valid;  // one byte a row, or null where the field may not be absent or null
+  const char* missing;   // the bytes that stand in for an absent field, or null
+  const char* null;      // the bytes that stand in for a null
+  Py_ssize_t value_bytes;
+  bool lenient;  // whether a value of another type counts as null
+  std::string text;
+};
+
+// Write a number as its target has it; false where it does not fit.
+inline bool write_number(const Number& number, Kind kind, double limit, char* place) {
+  switch (kind) {
+    case Kind::kFloat: {
+      const auto value = static_cast<float>(number.real);
+      std::memcpy(place, &value, sizeof value);
+      return std::fabs(number.real) <= limit;
+    }
+    case Kind::kDouble:
+      std::memcpy(place, &number.real, sizeof number.real);
+      return std::fabs(number.real) <= limit;
+    default: {
+      if (!number.is_integer) return false;
+      const auto value = static_cast<double>(number.integer);
+      const auto narrow = static_cast<int32_t>(number.integer);
+      if (kind == Kind::kInt32) std::memcpy(place, &narrow, sizeof narrow);
+      if (kind == Kind::kInt64) std::memcpy(place, &number.integer, sizeof number.integer);
+      return value <= limit && value >= -limit - 1;
+    }
+  }
+}
+
+inline const char* read_scalar(const char* at, const char* end, Target& target, char* place) {
+  if (target.kind == Kind::kString) {
+    std::string_view text;
+    at = read_string(at, end, text);
+    if (at != nullptr) target.text.append(text);
+    return at;
+  }
+  if (target.kind == Kind::kBool) {
+    *place = *at == 't';
+    return read_word(at, end, *at == 't' ? "true" : "false");
+  }
+  Number number;
+  at = read_number(at, end, number);
+  return at != nullptr && write_number(number, target.kind, target.limit, place) ? at : nullptr;
+}
+
+const char* read_vector(const char* at, const char* end, Target& target, char* place) {
+  if (*at != '[') return nullptr;
+  const auto size = target.value_bytes / target.length;
+  for (Py_ssize_t i = 0; i < target.length; ++i, place += size) {
+    if (i > 0 && *at != ',') return nullptr;
+    at = read_scalar(skip_space(at + 1), end, target, place);
+    if (at == nullptr) return nullptr;
+    at = skip_space(at);
+  }
+  return *at == ']' ? at + 1 : nullptr;
+}
+
+// What stands in for a field that is absent or null; false where nothing does.
+bool stand_in(Target& target, Py_ssize_t row, const char* choice) {
+  if (target.valid != nullptr) {
+    target.valid[row] = 0;
+    return true;
+  }
+  if (choice == nullptr) return false;
+  std::memcpy(target.data + row * target.row_bytes, choice,
+              static_cast<size_t>(target.value_bytes));
+  return true;
+}
+
+const char* read_field(const char* at, const char* end, Target& target, Py_ssize_t row) {
+  if (*at == 'n') {
+    return stand_in(target, row, target.null) ? read_word(at, end, "null") : nullptr;
+  }
+  char* place = target.data + row * target.row_bytes;
+  const char* after = target.length < 0 ? read_scalar(at, end, target, place)
+                                        : read_vector(at, end, target, place);
+  if (after != nullptr) {
+    if (target.valid != nullptr) target.valid[row] = 1;
+    return after;
+  }
+  return target.lenient && stand_in(target, row, nullptr) ? skip_value(at, end, 0) : nullptr;
+}
+
+// -- objects ------------------------------------------------------------------------------------
+
+class Reader {
+ public:
+  Reader(std::vector<Target>& targets, bool forbid_unknown)
+      : targets_(targets),
+        seen_(targets.size(), -1),
+        following_(targets.size() + 1, 0),
+        forbid_unknown_(forbid_unknown) {}
+
+  // Read one record into its row; false where it is doubted, and the row then means nothing.
+  bool read(std::string_view record, Py_ssize_t row) {
+    const char* at = record.data();
+    const char* end = at + record.size();
+    previous_ = targets_.size();
+    at = skip_space(at);
+    if (*at != '{') return false;
+    at = skip_space(at + 1);
+    if (*at != '}') {
+      while (true) {
+        at = member(at, end, row);
+        if (at == nullptr) return false;
+        at = skip_space(at);
+        if (*at != ',') break;
+        at = skip_space(at + 1);
+      }
+      if (*at != '}') return false;
+    }
+    if (skip_space(at + 1) != end) return false;
+    for (size_t i = 0; i < targets_.size(); ++i) {
+      if (seen_[i] != row && !stand_in(targets_[i], row, targets_[i].missing)) return false;
+    }
+    return true;
+  }
+
+ private:
+  const char* member(const char* at, const char* end, Py_ssize_t row) {
+    std::string_view name;
+    at = read_string(at, end, name);
+    if (at == nullptr) return nullptr;
+    at = skip_space(at);
+    if (*at != ':') return nullptr;
+    at = skip_space(at + 1);
+    const size_t found = find(name);
+    if (found == targets_.size()) return forbid_unknown_ ? nullptr : skip_value(at, end, 0);
+    const char* after = nullptr;
+    // Targets of one field stand side by side: each reads the value anew.
+    for (size_t i = found; i < targets_.size() && targets_[i].name == name; ++i) {
+      if (seen_[i] == row) return nullptr;
+      seen_[i] = row;
+      after = read_field(at, end, targets_[i], row);
+      if (after == nullptr) return nullptr;
+    }
+    following_[previous_] = found;
+    previous_ = found;
+    return after;
+  }
+
+  // Events of one producer name their fields in one order: what followed last time is tried first.
+  size_t find(std::string_view name) const {
+    const size_t guess = following_[previous_];
+    if (guess < targets_.size() && targets_[guess].name == name) return guess;
+    size_t i = 0;
+    while (i < targets_.size() && targets_[i].name != name) ++i;
+    return i;
+  }
+
+  std::vector<Target>& targets_;
+  std::vector<Py_ssize_t> seen_;
+  // By target, and at the end by the beginning of a record: the target that followed it last.
+  std::vector<size_t> following_;
+  size_t previous_ = 0;
+  bool forbid_unknown_;
+};
+
+// -- Python -------------------------------------------------------------------------------------
+
+// Buffers of one call, released when it ends.
+class Buffers {
+ public:
+  ~Buffers() {
+    for (Py_buffer& buffer : held_) PyBuffer_Release(&buffer);
+  }
+
+  // The memory of `object`, null for None. False with an exception set where it has none.
+  bool open(PyObject* object, bool writable, Py_ssize_t bytes, char** memory) {
+    *memory = nullptr;
+    if (object == Py_None) return true;
+    Py_buffer buffer;
+    if (PyObject_GetBuffer(object, &buffer, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
+      return false;
+    }
+    held_.push_back(buffer);
+    if (buffer.len < bytes) {
+      PyErr_Format(PyExc_ValueError, "a buffer of %zd bytes where %zd are written", buffer.len,
+                   bytes);
+      return false;
+    }
+    *memory = static_cast<char*>(buffer.buf);
+    return true;
+  }
+
+ private:
+  std::vector<Py_buffer> held_;
+};
+
+Py_ssize_t element_bytes(Kind kind) {
+  switch (kind) {
+    case Kind::kFloat:
+    case Kind::kInt32:
+      return 4;
+    case Kind::kBool:
+      return 1;
+    default:
+      return 8;
+  }
+}
+
+bool open_target(PyObject* item, Py_ssize_t rows, Buffers& buffers, Target& target) {
+  const char* name;
+  Py_ssize_t name_bytes;
+  int kind;
+  Py_ssize_t offset;
+  int lenient;
+  PyObject *data, *valid, *missing, *null;
+  if (!PyArg_ParseTuple(item, "s#CndOnnOOOp", &name, &name_bytes, &kind, &target.length,
+                        &target.limit, &data, &offset, &target.row_bytes, &valid, &missing, &null,
+                        &lenient)) {
+    return false;
+  }
+  target.name = std::string_view(name, static_cast<size_t>(name_bytes));
+  target.kind = static_cast<Kind>(kind);
+  target.lenient = lenient != 0;
+  target.value_bytes = element_bytes(target.kind) * (target.length < 0 ? 1 : target.length);
+  const auto last = rows > 0 ? offset + (rows - 1) * target.row_bytes + target.value_bytes : 0;
+  char *place, *marks, *absent, *nothing;
+  if (!buffers.open(data, true, last, &place) || !buffers.open(valid, true, rows, &marks) ||
+      !buffers.open(missing, false, target.value_bytes, &absent) ||
+      !buffers.open(null, false, target.value_bytes, &nothing)) {
+    return false;
+  }
+  target.data = place == nullptr ? nullptr : place + offset;
+  target.valid = reinterpret_cast<unsigned char*>(marks);
+  target.missing = absent;
+  target.null = nothing;
+  return true;
+}
+
+// The texts of one string target's rows, one behind the other.
+PyObject* as_bytes(const std::string& text) {
+  return PyBytes_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
+}
+
+PyObject* scan_records(PyObject* values, PyObject* specifications, int forbid_unknown) {
+  const Py_ssize_t rows = PyList_Size(values);
+  const Py_ssize_t count = PyList_Size(specifications);
+  if (rows < 0 || count < 0) return nullptr;
+  std::vector<std::string_view> records(static_cast<size_t>(rows));
+  for (Py_ssize_t row = 0; row < rows; ++row) {
+    char* data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(PyList_GetItem(values, row), &data, &size) != 0) return nullptr;
+    records[static_cast<size_t>(row)] = std::string_view(data, static_cast<size_t>(size));
+  }
+  Buffers buffers;
+  std::vector<Target> targets(static_cast<size_t>(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* item = PyList_GetItem(specifications, i);
+    if (!open_target(item, rows, buffers, targets[static_cast<size_t>(i)])) return nullptr;
+  }
+  std::vector<Py_ssize_t> doubted;
+  bool out_of_memory = false;
+  Py_BEGIN_ALLOW_THREADS;
+  try {
+    Reader reader(targets, forbid_unknown != 0);
+    for (Py_ssize_t row = 0; row < rows; ++row) {
+      if (!reader.read(records[static_cast<size_t>(row)], row)) doubted.push_back(row);
+      for (Target& target : targets) {
+        if (target.kind != Kind::kString) continue;
+        const auto end = static_cast<int64_t>(target.text.size());
+        std::memcpy(target.data + row * target.row_bytes, &end, sizeof end);
+      }
+    }
+  } catch (const std::bad_alloc&) {
+    out_of_memory = true;
+  }
+  Py_END_ALLOW_THREADS;
+  if (out_of_memory) return PyErr_NoMemory();
+  PyObject* texts = PyList_New(0);
+  PyObject* doubts = PyList_New(0);
+  bool good = texts != nullptr && doubts != nullptr;
+  for (size_t i = 0; good && i < targets.size(); ++i) {
+    if (targets[i].kind != Kind::kString) continue;
+    PyObject* text = as_bytes(targets[i].text);
+    good = text != nullptr && PyList_Append(texts, text) == 0;
+    Py_XDECREF(text);
+  }
+  for (size_t i = 0; good && i < doubted.size(); ++i) {
+    PyObject* row = PyLong_FromSsize_t(doubted[i]);
+    good = row != nullptr && PyList_Append(doubts, row) == 0;
+    Py_XDECREF(row);
+  }
+  PyObject* answer = good ? PyTuple_Pack(2, doubts, texts) : nullptr;
+  Py_XDECREF(texts);
+  Py_XDECREF(doubts);
+  return answer;
+}
+
+PyObject* scan(PyObject*, PyObject* arguments) {
+  PyObject *values, *targets;
+  int forbid_unknown;
+  if (!PyArg_ParseTuple(arguments, "OOp", &values, &targets, &forbid_unknown)) return nullptr;
+  try {
+    return scan_records(values, targets, forbid_unknown);
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+}
+
+PyMethodDef kMethods[] = {
+    {"scan", scan, METH_VARARGS, "See pipeline/_scan.pyi."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef kModule = {
+    PyModuleDef_HEAD_INIT, "pipeline._scan", nullptr, 0, kMethods, nullptr, nullptr, nullptr, nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__scan() { return PyModule_Create(&kModule); }
