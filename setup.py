@@ -1,18 +1,20 @@
-"""The compiled part. Where no C++17 compiler is, the package installs and works without it."""
+"""The compiled parts. Where no C++17 compiler is, the package installs and works without it."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
-            "pipeline._scan",
-            ["pipeline/_scan.cpp"],
+            f"pipeline.{name}",
+            [f"pipeline/{name}.cpp"],
+            depends=["pipeline/_buffers.h"],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3"],
             # One build serves every Python from 3.11 on.
             py_limited_api=True,
             optional=True,
         )
+        for name in ("_scan", "_encode")
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

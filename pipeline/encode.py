@@ -1,20 +1,88 @@
-"""Predictions as JSON: one object a row, cut from one buffer of lines."""
+"""Predictions as JSON: one object a row, by the compiled part where it was built."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-Encode: TypeAlias = Callable[
-    [npt.NDArray[np.int32], npt.NDArray[np.int64], dict[str, list[Any]]], pa.Array
-]
+if TYPE_CHECKING:
+    from pipeline._encode import Column
+
+try:
+    from pipeline._encode import encode as _encode
+except ImportError:
+    COMPILED = False
+else:
+    COMPILED = True
+
+Encode: TypeAlias = Callable[[pa.RecordBatch], pa.Array]
+
+_LETTERS = {
+    pa.int8(): "b",
+    pa.int16(): "h",
+    pa.int32(): "i",
+    pa.int64(): "q",
+    pa.float32(): "f",
+    pa.float64(): "d",
+    pa.bool_(): "?",
+    pa.string(): "s",
+}
 
 
-def prediction_encoder(columns: Sequence[str], name: str, version: str) -> Encode:
-    """Make the function from partitions, offsets `[rows]` and plain columns to Arrow binary."""
+def prediction_encoder(
+    fields: Sequence[pa.Field], name: str, version: str, compiled: bool = COMPILED
+) -> Encode:
+    """Make the function from rows to one prediction each, Arrow binary `[rows]`.
+
+    A prediction names its record (`source`), has the columns `fields`, and names its model. Both
+    ways of writing, `compiled` or not, mean the same to any reader of JSON.
+    """
+    if compiled and all(_is_simple(field.type) for field in fields):
+        return _compiled_encoder([field.name for field in fields], name, version)
+    return _struct_encoder([field.name for field in fields], name, version)
+
+
+def _binary(offsets: Any, text: bytes) -> pa.Array:
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+    return pa.Array.from_buffers(pa.binary(), len(offsets) // 4 - 1, buffers)
+
+
+# -- compiled ------------------------------------------------------------------------------------
+
+
+def _is_simple(kind: pa.DataType) -> bool:
+    return kind in _LETTERS or (pa.types.is_list(kind) and _is_simple(kind.value_type))
+
+
+def _compiled_encoder(columns: Sequence[str], name: str, version: str) -> Encode:
+    names = [msgspec.json.encode(column) for column in columns]
+    model = msgspec.json.encode({"model": name, "model_version": version})
+    literals = [b'{"source":[', b",", *(b",%s:" % text for text in names), b"," + model[1:]]
+    # The first column, or else the model, closes the source's array.
+    literals[2] = b"]" + literals[2]
+
+    def predictions(rows: pa.RecordBatch) -> pa.Array:
+        written = [_column(rows.column(one)) for one in ("partition", "offset", *columns)]
+        return _binary(*_encode(rows.num_rows, literals, written))
+
+    return predictions
+
+
+def _column(array: pa.Array) -> "Column":
+    if pa.types.is_list(array.type):
+        valid, offsets = array.buffers()[:2]
+        return "l", array.offset, valid, offsets, _column(array.values)
+    valid, values, *rest = array.buffers()
+    return _LETTERS[array.type], array.offset, valid, values, rest[0] if rest else None
+
+
+# -- in Python -----------------------------------------------------------------------------------
+
+
+def _struct_encoder(columns: Sequence[str], name: str, version: str) -> Encode:
     attributes = [f"f{i}" for i in range(len(columns))]
     prediction = msgspec.defstruct(
         "Prediction",
@@ -29,32 +97,36 @@ def prediction_encoder(columns: Sequence[str], name: str, version: str) -> Encod
     )
     encode = msgspec.json.Encoder().encode_lines
 
-    def predictions(
-        partitions: npt.NDArray[np.int32],
-        offsets: npt.NDArray[np.int64],
-        plain: dict[str, list[Any]],
-    ) -> pa.Array:
-        sources = zip(partitions.tolist(), offsets.tolist(), strict=True)
-        lines = encode(list(map(prediction, sources, *(plain[column] for column in columns))))
+    def predictions(rows: pa.RecordBatch) -> pa.Array:
+        partitions, offsets = (rows.column(one).to_pylist() for one in ("partition", "offset"))
+        sources = zip(partitions, offsets, strict=True)
+        plain = (_plain(rows.column(column)) for column in columns)
+        lines = encode(list(map(prediction, sources, *plain)))
         # msgspec escapes newlines in strings, so each one ends a line.
         ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
         cuts = np.concatenate([[0], ends - np.arange(len(ends))]).astype(np.int32)
-        body = lines.replace(b"\n", b"")
-        return pa.Array.from_buffers(
-            pa.binary(), len(ends), [None, pa.py_buffer(cuts), pa.py_buffer(body)]
-        )
+        return _binary(cuts.tobytes(), lines.replace(b"\n", b""))
 
     return predictions
 
 
-def to_plain(values: Any) -> list[Any]:
+def _plain(column: pa.Array) -> list[Any]:
     """A column as Python values for JSON, float32 as the shortest decimal that gives it back."""
-    if isinstance(values, pa.Array):
-        return list(values.to_pylist())
-    if not isinstance(values, np.ndarray):
-        return list(values)
-    if values.dtype == np.float32:
+    kind = column.type
+    plain: list[Any]
+    if pa.types.is_list(kind):
+        flat = _plain(column.values)
+        plain = [flat[start:stop] for start, stop in pairwise(column.offsets.to_pylist())]
+    elif kind == pa.float32():
+        values = column.fill_null(0).to_numpy()
         exact = values.astype(np.float64)
         short = np.round(exact, 8)
-        return list(np.where(short.astype(np.float32) == values, short, exact).tolist())
-    return list(values.tolist())
+        plain = np.where(short.astype(np.float32) == values, short, exact).tolist()
+    elif pa.types.is_map(kind):
+        plain = [dict(one or ()) for one in column.to_pylist()]
+    else:
+        return list(column.to_pylist())
+    if column.null_count:
+        for row in np.flatnonzero(column.is_null()).tolist():
+            plain[row] = None
+    return plain

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.batch import Batch, Reject, Scored
-from pipeline.encode import prediction_encoder, to_plain
+from pipeline.encode import prediction_encoder
 from pipeline.recipe import Decoded, Recipe
 from pipeline.rows import assembled, nonfinite, sizes_fit, to_arrow
 
@@ -34,12 +33,11 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Rows that went through the model together. `columns` are Arrow, `plain` the same as lists."""
+    """Rows that went through the model together, `columns` by name."""
 
     accepted: npt.NDArray[np.int64]
     event_time: npt.NDArray[np.int64] | None
     columns: dict[str, pa.Array]
-    plain: dict[str, list[Any]]
 
 
 class Scorer:
@@ -67,8 +65,7 @@ class Scorer:
         self._version = version
         self._max_row_bytes = max_row_bytes
         self._now = now
-        self._own = [field.name for field in recipe.fields]
-        self._encode = prediction_encoder(self._own, name, version)
+        self._encode = prediction_encoder(recipe.fields, name, version)
 
     def score(self, batch: Batch) -> Scored:
         """The answer to one batch; never raises for what a record holds."""
@@ -77,14 +74,7 @@ class Scorer:
         pieces = list(self._pieces(batch.values.to_pylist(), rejects))
         accepted = np.concatenate([np.empty(0, np.int64), *(one.accepted for one in pieces)])
         rows = self._rows(batch, accepted, pieces)
-        predictions = self._encode(
-            rows.column("partition").to_numpy(),
-            rows.column("offset").to_numpy(),
-            {
-                name: list(chain.from_iterable(one.plain[name] for one in pieces))
-                for name in self._own
-            },
-        )
+        predictions = self._encode(rows)
         fits = sizes_fit(rows, predictions, self._max_row_bytes)
         if not fits.all():
             problem = f"the row or its prediction is larger than {self._max_row_bytes} bytes"
@@ -124,7 +114,7 @@ class Scorer:
                     rejects.append(Reject(row, "score", failure, str(columns)))
                     continue
                 times = None if decoded.event_time is None else decoded.event_time[start:stop]
-                piece = _Piece(accepted[start:stop], times, *columns)
+                piece = _Piece(accepted[start:stop], times, columns)
                 yield _finite(piece, self._recipe.fields, rejects)
 
     def _decode(self, values: list[bytes | None]) -> Decoded:
@@ -143,9 +133,7 @@ class Scorer:
             )
         return decoded
 
-    def _columns(
-        self, everything: Any, start: int, stop: int
-    ) -> tuple[dict[str, pa.Array], dict[str, list[Any]]]:
+    def _columns(self, everything: Any, start: int, stop: int) -> dict[str, pa.Array]:
         events, size = everything[start:stop], stop - start
         feeds = self._recipe.feeds(events)
         _check_lengths("input", feeds, size)
@@ -153,11 +141,7 @@ class Scorer:
         _check_lengths("output", outputs, size)
         made = self._recipe.rows(events, outputs)
         _check_lengths("column", made, size)
-        fields = self._recipe.fields
-        return (
-            {field.name: to_arrow(made[field.name], field.type) for field in fields},
-            {field.name: to_plain(made[field.name]) for field in fields},
-        )
+        return {field.name: to_arrow(made[field.name], field.type) for field in self._recipe.fields}
 
     def _rows(
         self, batch: Batch, accepted: npt.NDArray[np.int64], pieces: list[_Piece]
@@ -230,5 +214,4 @@ def _finite(piece: _Piece, fields: tuple[pa.Field, ...], rejects: list[Reject]) 
         accepted=piece.accepted[kept],
         event_time=None if piece.event_time is None else piece.event_time[kept],
         columns={name: column.take(pick) for name, column in piece.columns.items()},
-        plain={name: [column[row] for row in kept] for name, column in piece.plain.items()},
     )

@@ -16,10 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from jobs.broker_process import free_ports
 from jobs.kafka_jars import BrokerUnavailable
 from jobs.local_broker import Broker, broker
+
+# A machine may be busy with something else: no test is timed.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 OBJECT_STORE_BYTES = 256 << 20  # batches are a few MB each; the default takes a third of the memory

@@ -11,7 +11,7 @@ LAYERS = {
     "values": "batch control errors recipe model schema config ports",
     "pure": "ledger batcher journal commit dead_letters progress layout topology settings document "
     "kafka_keys shapes explain scaffold model_folder signature decode json_types json_repair "
-    "json_structs json_flat _scan score rows encode",
+    "json_structs json_flat _scan score rows encode _encode",
     "roles": "dispatch feeder fleet slots archiver keeper status run",
     "wire": "wire",
     "main": "signals main",
