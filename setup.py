@@ -5,8 +5,8 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            f"pipeline.{name}",
-            [f"pipeline/{name}.cpp"],
+            name,
+            [f"{name.replace('.', '/')}.cpp"],
             depends=["pipeline/_buffers.h"],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3"],
@@ -14,7 +14,7 @@ setup(
             py_limited_api=True,
             optional=True,
         )
-        for name in ("_scan", "_encode")
+        for name in ("pipeline._scan", "pipeline._encode", "pipeline.edges.kafka._consume")
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

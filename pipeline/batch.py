@@ -65,7 +65,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values; those of slices add up to those of the whole."""
-        return _data_bytes(self.keys) + _data_bytes(self.values)
+        return data_bytes(self.keys) + data_bytes(self.values)
 
     def slice(self, start: int, stop: int, batch_id: int | None = None) -> "Batch":
         """Rows `[start, stop)`; a span that is cut ends where the next record begins."""
@@ -96,12 +96,18 @@ class Batch:
         return self if self.headers is None else replace(self, headers=None)
 
 
-def _data_bytes(array: pa.Array) -> int:
-    """Bytes of a binary array's values, without its bitmap and offsets, which slices share."""
+def data_offsets(array: pa.Array) -> npt.NDArray[np.int32]:
+    """Where a binary array's values begin and end in its data, int32 `[rows + 1]`."""
     if len(array) == 0:
-        return 0
+        return np.zeros(1, np.int32)
     ends = np.frombuffer(array.buffers()[1], np.int32)
-    return int(ends[array.offset + len(array)] - ends[array.offset])
+    return ends[array.offset : array.offset + len(array) + 1]
+
+
+def data_bytes(array: pa.Array) -> int:
+    """Bytes of a binary array's values, without its bitmap and offsets, which slices share."""
+    ends = data_offsets(array)
+    return int(ends[-1] - ends[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
 """Records in, batches out: full by rows or bytes, or old enough. Grouped by partition, in order."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
-from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.batch import Batch, Partition, Span
+from pipeline.batch import Batch, Partition, Span, data_offsets
 from pipeline.ports import Polled
 
 
@@ -68,9 +66,9 @@ class Batcher:
                     count = 1
                 if count == 0:
                     break
-                head, rest = _cut(polled, count)
-                self._polls[0] = (arrived, rest)
-                if not len(rest.offsets):
+                head = polled.slice(0, count)
+                self._polls[0] = (arrived, polled.slice(count, len(polled.offsets)))
+                if count == len(polled.offsets):
                     self._polls.popleft()
                 parts.append(head)
                 rows += count
@@ -89,33 +87,32 @@ class Batcher:
         limit = min(rows, len(polled.offsets))
         if polled.nbytes <= nbytes:
             return limit
-        sizes = np.fromiter((_size(polled, i) for i in range(limit)), np.int64, limit)
-        return int(np.searchsorted(np.cumsum(sizes), nbytes, side="right"))
+        ends = data_offsets(polled.keys).astype(np.int64) + data_offsets(polled.values)
+        return min(limit, int(np.searchsorted(ends[1:] - ends[0], nbytes, side="right")))
 
     def _batch(self, parts: list[Polled]) -> Batch:
         numbers = np.concatenate([p.partitions for p in parts])
         offsets = np.concatenate([p.offsets for p in parts])
         timestamps = np.concatenate([p.timestamps for p in parts])
-        keys: Sequence[bytes | None] = list(chain.from_iterable(p.keys for p in parts))
-        values: Sequence[bytes | None] = list(chain.from_iterable(p.values for p in parts))
+        keys = pa.concat_arrays([p.keys for p in parts])
+        values = pa.concat_arrays([p.values for p in parts])
         headers = None
         if any(p.headers is not None for p in parts):
             headers = [h for p in parts for h in (p.headers or [None] * len(p.offsets))]
         if np.any(numbers[1:] < numbers[:-1]):
             order = np.argsort(numbers, kind="stable")
             numbers, offsets, timestamps = numbers[order], offsets[order], timestamps[order]
-            # Two rows at least, so each gives a tuple.
-            arranged = itemgetter(*order.tolist())
-            keys, values = arranged(keys), arranged(values)
-            headers = None if headers is None else list(arranged(headers))
+            arranged = pa.array(order)
+            keys, values = keys.take(arranged), values.take(arranged)
+            headers = None if headers is None else [headers[row] for row in order.tolist()]
         self._number += 1
         return Batch(
             id=self._number,
             spans=self._spans(numbers, offsets),
             offsets=pa.array(offsets),
             timestamps=pa.array(timestamps),
-            keys=pa.array(keys, pa.binary()),
-            values=pa.array(values, pa.binary()),
+            keys=keys,
+            values=values,
             headers=headers,
         )
 
@@ -156,26 +153,3 @@ class Batcher:
         """An id for a part of a batch that was split."""
         self._number += 1
         return self._number
-
-
-def _size(polled: Polled, row: int) -> int:
-    return len(polled.keys[row] or b"") + len(polled.values[row] or b"")
-
-
-def _cut(polled: Polled, count: int) -> tuple[Polled, Polled]:
-    head_bytes = sum(_size(polled, i) for i in range(count))
-
-    def part(start: int, stop: int, nbytes: int) -> Polled:
-        return Polled(
-            partitions=polled.partitions[start:stop],
-            offsets=polled.offsets[start:stop],
-            timestamps=polled.timestamps[start:stop],
-            keys=polled.keys[start:stop],
-            values=polled.values[start:stop],
-            headers=None if polled.headers is None else polled.headers[start:stop],
-            ends={},
-            nbytes=nbytes,
-        )
-
-    total = len(polled.offsets)
-    return part(0, count, head_bytes), part(count, total, polled.nbytes - head_bytes)

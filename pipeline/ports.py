@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.batch import Batch, Headers, Outgoing, Partition, Scored
+from pipeline.batch import Batch, Headers, Outgoing, Partition, Scored, data_bytes
 from pipeline.control import Assignment, ReplicaRef
 
 
@@ -26,11 +26,27 @@ class Polled:
     partitions: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     timestamps: npt.NDArray[np.int64]
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
+    keys: pa.Array
+    values: pa.Array
     headers: Sequence[Headers] | None
     ends: Mapping[int, int]
-    nbytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return data_bytes(self.keys) + data_bytes(self.values)
+
+    def slice(self, start: int, stop: int) -> "Polled":
+        """The records `[start, stop)` without what was told of ends."""
+        return Polled(
+            partitions=self.partitions[start:stop],
+            offsets=self.offsets[start:stop],
+            timestamps=self.timestamps[start:stop],
+            keys=self.keys.slice(start, stop - start),
+            values=self.values.slice(start, stop - start),
+            headers=None if self.headers is None else self.headers[start:stop],
+            ends={},
+        )
 
 
 class Source(Protocol):

@@ -149,7 +149,7 @@ class _LocalReplicas:
 
 def build_feeder(job: Job, assignment: Assignment) -> Feeder:
     """Claim the slot and return the feeder that owns it."""
-    from pipeline.edges.kafka.source import KafkaSource
+    from pipeline.edges.kafka.source import open_source
     from pipeline.edges.ray import RayReplicas
 
     config = job.config
@@ -165,7 +165,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
         return [Outgoing(config.journal.topic, assignment.slot, [journal.ROLL_KEY], [value])]
 
     claimed = sink.claim(assignment, opening)
-    source = KafkaSource(config.kafka, config.group, config.input.topic)
+    source = open_source(config.kafka, config.group, config.input.topic)
     source.assign(claimed.positions)
     batching = config.batching
     limits = Limits(

@@ -42,17 +42,14 @@ def polled_of(
     headers: Sequence[Headers] | None = None,
 ) -> Polled:
     """One poll of these rows, each with a key named after its offset."""
-    keys = [b"k%d" % offset for _, offset, _ in rows]
-    values = [value for _, _, value in rows]
     return Polled(
         partitions=np.array([number for number, _, _ in rows], np.int32),
         offsets=np.array([offset for _, offset, _ in rows], np.int64),
         timestamps=np.array([1000 + offset for _, offset, _ in rows], np.int64),
-        keys=keys,
-        values=values,
+        keys=pa.array([b"k%d" % offset for _, offset, _ in rows], pa.binary()),
+        values=pa.array([value for _, _, value in rows], pa.binary()),
         headers=headers,
         ends=dict(ends or {}),
-        nbytes=sum(len(k) + len(v or b"") for k, v in zip(keys, values, strict=True)),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline import layout as layouts
 from pipeline.batch import Headers, Outgoing, Partition
@@ -51,11 +52,10 @@ class MemorySource:
             partitions=np.array([number for number, _ in rows], np.int32),
             offsets=np.array([record.offset for _, record in rows], np.int64),
             timestamps=np.array([record.timestamp for _, record in rows], np.int64),
-            keys=[record.key for _, record in rows],
-            values=[record.value for _, record in rows],
+            keys=pa.array([record.key for _, record in rows], pa.binary()),
+            values=pa.array([record.value for _, record in rows], pa.binary()),
             headers=headers if any(headers) else None,
             ends=ends,
-            nbytes=sum(len(r.key or b"") + len(r.value or b"") for _, r in rows),
         )
 
     def close(self) -> None:

@@ -1,18 +1,92 @@
-"""Reads the input topic."""
+"""Reads the input topic: by the compiled part where it was built, else by its twin in Python."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import confluent_kafka.cimpl
 import numpy as np
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
+import pyarrow as pa
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from pipeline.batch import Partition
 from pipeline.edges.kafka.clients import consumer_settings, translate, translating
 from pipeline.errors import ClusterUnfit
-from pipeline.ports import Polled
+from pipeline.ports import Polled, Source
+
+try:
+    from pipeline.edges.kafka import _consume
+except ImportError:
+    COMPILED = False
+else:
+    COMPILED = True
+
+
+def open_source(settings: Mapping[str, str], group: str, topic: str) -> Source:
+    """A consumer of the topic; see `pipeline.ports.Source`."""
+    return (CompiledSource if COMPILED else KafkaSource)(settings, group, topic)
+
+
+class CompiledSource:
+    """A consumer with explicit assignment that makes columns of librdkafka's messages itself."""
+
+    def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
+        self._topic = topic
+        asked = consumer_settings(settings, group)
+        texts = {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in asked.items()
+        }
+        try:
+            self._consumer = _consume.connect(confluent_kafka.cimpl.__file__, texts)
+        except ValueError as problem:
+            error = KafkaError(KafkaError._INVALID_ARG, str(problem))  # noqa: SLF001
+            raise KafkaException(error) from problem
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Start reading each partition at its position."""
+        code = _consume.assign(self._consumer, [(*p, offset) for p, offset in positions.items()])
+        if code:
+            raise translate(KafkaError(code), f"reading {self._topic}")
+
+    def poll(self, max_records: int, timeout: float) -> Polled:
+        """At most `max_records`, within `timeout` seconds."""
+        partitions, offsets, stamps, *columns, headers, events = _consume.poll(
+            self._consumer, max_records, round(timeout * 1000)
+        )
+        rows = len(partitions) // 4
+        ends: dict[int, int] = {}
+        for code, number, offset, text in events:
+            _take_event(KafkaError(code, text), Partition(self._topic, number), offset, ends)
+        return Polled(
+            partitions=np.frombuffer(partitions, np.int32),
+            offsets=np.frombuffer(offsets, np.int64),
+            timestamps=np.frombuffer(stamps, np.int64),
+            keys=_binary(rows, columns[:3]),
+            values=_binary(rows, columns[3:]),
+            headers=headers,
+            ends=ends,
+        )
+
+    def close(self) -> None:
+        """Give the connections back."""
+        _consume.close(self._consumer)
+
+
+def _binary(rows: int, buffers: list[bytes | None]) -> pa.Array:
+    """An Arrow binary array `[rows]` of its bitmap, offsets and data."""
+    made = [None if buffer is None else pa.py_buffer(buffer) for buffer in buffers]
+    return pa.Array.from_buffers(pa.binary(), rows, made)
 
 
 class KafkaSource:
-    """A consumer with explicit assignment; see `pipeline.ports.Source`."""
+    """The same in Python."""
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
         self._topic = topic
@@ -28,45 +102,42 @@ class KafkaSource:
     def poll(self, max_records: int, timeout: float) -> Polled:
         """At most `max_records`, within `timeout` seconds."""
         with translating(f"reading {self._topic}"):
-            messages = self._consumer.consume(max_records, timeout)
+            messages: list[Any] = self._consumer.consume(max_records, timeout)
         ends: dict[int, int] = {}
         if any(map(Message.error, messages)):
-            messages = self._without_events(messages, ends)
+            for message in messages:
+                if (error := message.error()) is not None:
+                    place = Partition(self._topic, message.partition())
+                    _take_event(error, place, message.offset(), ends)
+            messages = [message for message in messages if message.error() is None]
         count = len(messages)
         headers = list(map(Message.headers, messages))
         stamps = [stamp for _, stamp in map(Message.timestamp, messages)]
-        keys = list(map(Message.key, messages))
         return Polled(
             partitions=np.fromiter(map(Message.partition, messages), np.int32, count),
             offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
             timestamps=np.array(stamps, np.int64),
-            keys=keys,
-            values=list(map(Message.value, messages)),
+            keys=pa.array(list(map(Message.key, messages)), pa.binary()),
+            values=pa.array(list(map(Message.value, messages)), pa.binary()),
             headers=headers if any(headers) else None,
             ends=ends,
-            nbytes=sum(map(len, messages)) + sum(map(len, filter(None, keys))),
         )
-
-    def _without_events(self, messages: list[Message], ends: dict[int, int]) -> list[Message]:
-        records = []
-        for message in messages:
-            error = message.error()
-            if error is None:
-                records.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                ends[message.partition()] = message.offset()
-            elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-                at = "" if message.offset() == OFFSET_INVALID else f" {message.offset()}"
-                raise ClusterUnfit(
-                    f"{self._topic}/{message.partition()}: the committed offset{at} is not in the "
-                    f"log any more ({error.str()}): retention removed records before they were "
-                    "scored. Give the topic a longer retention.ms, and start the job under another "
-                    "name to go on from what is left"
-                )
-            elif not error.retriable():
-                raise translate(error, f"reading {self._topic}/{message.partition()}")
-        return records
 
     def close(self) -> None:
         """Give the connections back."""
         self._consumer.close()
+
+
+def _take_event(error: KafkaError, place: Partition, offset: int, ends: dict[int, int]) -> None:
+    """What came in a record's place: an end is entered, what will not pass is raised."""
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+        ends[place.number] = offset
+    elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+        at = "" if offset == OFFSET_INVALID else f" {offset}"
+        raise ClusterUnfit(
+            f"{place}: the committed offset{at} is not in the log any more ({error.str()}): "
+            "retention removed records before they were scored. Give the topic a longer "
+            "retention.ms, and start the job under another name to go on from what is left"
+        )
+    elif not error.retriable():
+        raise translate(error, f"reading {place}")
