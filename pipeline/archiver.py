@@ -4,22 +4,24 @@ Everything a file holds comes from the journal: its rows, its schema and compres
 chunks, its date from the commit records, its end from a roll record. The archiver so needs no
 job config, and a file that was being written when its archiver died is simply made again.
 
-Rows are accepted only where they continue what was accepted before. Under `exactly_once` that is
-always so. Under `at_least_once` it drops what a successor repeats, and what a zombie writes beyond
-its place, which the successor writes again.
+Rows are accepted only where they continue what was accepted before (`pipeline.archived`). Under
+`exactly_once` that is always so. Under `at_least_once` it drops what a successor repeats, and what
+a zombie writes beyond its place, which the successor writes again.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import journal
+from pipeline.archived import Archived, decode_note, encode_note
 from pipeline.control import ArchiveReport
-from pipeline.errors import ClusterUnfit
 from pipeline.ports import Attempt, Clock, FileStore, JournalReader, JournalRecord
+
+log = logging.getLogger("headrace.archive")
 
 # Row groups of this many rows compress well and read fast; it also bounds what is held in memory,
 # with the bytes below, for each journal partition.
@@ -42,11 +44,14 @@ class _File:
 
 @dataclass(slots=True)
 class _Line:
-    """One journal partition: where it is read, what was accepted, what waits for its commit."""
+    """One journal partition: where it is read, what was accepted, what waits for its commit.
+
+    `bounded` says that no record follows the newest boundary so far.
+    """
 
     position: int
-    expected: dict[int, int]
-    rolled: dict[int, int]
+    archived: Archived
+    bounded: bool = False
     chunks: dict[tuple[str, int], list[tuple[int, bytes]]] = field(default_factory=dict)
     file: _File | None = None
     pending_rows: int = 0
@@ -64,7 +69,7 @@ class Archiver:
         self._clock = clock
         self._memory = memory
         self._lines = {
-            number: _Line(position, *decode_note(note))
+            number: _Line(position, decode_note(note))
             for number, (position, note) in reader.start().items()
         }
         self._rows = 0
@@ -80,15 +85,18 @@ class Archiver:
         met: set[int] = set()
         while self._clock.monotonic() < end:
             records, ends = self._reader.poll(POLL_RECORDS, POLL_SECONDS)
-            met |= ends
             progress: dict[int, tuple[int, str]] = {}
             for record in records:
                 met.discard(record.partition)
                 if self._read(record):
-                    line = self._lines[record.partition]
-                    progress[record.partition] = (line.position, encode_note(line))
+                    progress[record.partition] = self._progress(record.partition)
+            met |= ends.keys()
+            for number, end in ends.items():
+                if self._ended(number, end):
+                    progress[number] = self._progress(number)
             if self._clock.monotonic() - self._saved_at >= KEEP_ALIVE_SECONDS:
-                progress = self._progress_to_keep()
+                waiting = (n for n, line in self._lines.items() if _nothing_waits(line))
+                progress.update({number: self._progress(number) for number in waiting})
             if progress:
                 self._reader.save(progress)
                 self._saved_at = self._clock.monotonic()
@@ -96,24 +104,35 @@ class Archiver:
                 break
         return self._report()
 
-    def _progress_to_keep(self) -> dict[int, tuple[int, str]]:
-        """Only where nothing is pending: elsewhere the next roll saves."""
-        return {
-            number: (line.position, encode_note(line))
-            for number, line in self._lines.items()
-            if line.file is None and not line.chunks
-        }
+    def _progress(self, number: int) -> tuple[int, str]:
+        line = self._lines[number]
+        return line.position, encode_note(line.archived)
+
+    def _ended(self, number: int, end: int) -> bool:
+        """Go on to the partition's end, over markers that hold no record; True at a boundary.
+
+        Else retention could remove a marker on which the progress stands for ever: that of a slot
+        that is gone, or of a job that was stopped.
+        """
+        line = self._lines[number]
+        if end <= line.position or not _nothing_waits(line):
+            return False
+        line.position = end
+        return line.bounded
 
     def _read(self, record: JournalRecord) -> bool:
         """Take one record in; True at a file boundary."""
         line = self._lines[record.partition]
         line.position = record.offset + 1
         key = journal.read_key(record.key)
+        line.bounded = False
         if key.kind == journal.ROLL:
-            self._roll(line)
-            positions = journal.read_roll(record.value).positions
-            line.rolled = {int(number): offset for number, offset in positions.items()}
-            return True
+            roll = journal.read_roll(record.value)
+            if line.archived.takes(roll.layout):
+                self._roll(line)
+                line.archived.roll(roll)
+                line.bounded = True
+            return line.bounded
         if key.kind == journal.CHUNK:
             if line.pending_since is None:
                 line.pending_since = record.timestamp
@@ -125,11 +144,21 @@ class Archiver:
 
     def _commit(self, slot: int, line: _Line, commit: journal.CommitRecord) -> None:
         chunks = line.chunks.pop((commit.writer, commit.sequence), [])
-        accepted = accept(line.expected, commit)
-        if len(chunks) != commit.chunks or not accepted:
+        if not line.archived.takes(commit.layout):
+            if _nothing_waits(line):
+                line.pending_since = None
+            log.warning(
+                "journal partition %d: %d rows of a feeder of layout %d, which should have ended "
+                "when layout %d began, are left out of Parquet: its successors score them again",
+                slot,
+                commit.rows_out,
+                commit.layout,
+                line.archived.layout,
+            )
             return
-        for number, (_, following) in accepted.items():
-            line.expected[number] = following
+        accepted = line.archived.accept(commit) if len(chunks) == commit.chunks else {}
+        if not accepted:
+            return
         whole = all(accepted.get(n) == (first, nxt) for n, first, nxt in commit.spans)
         for offset, body in chunks:
             table = journal.read_chunk(body)
@@ -178,13 +207,21 @@ class Archiver:
             default=None,
         )
         pending = sum(line.pending_rows for line in self._lines.values())
+        # Of a partition that has moved on, what the newest generation says of it counts.
+        by_layout = sorted((line.archived for line in self._lines.values()), key=lambda a: a.layout)
+        unfinished = [
+            line.archived.layout
+            for n, line in self._lines.items()
+            if line.pending_rows or ends[n] > line.position
+        ]
         return ArchiveReport(
             rows=self._rows,
             files=self._made,
             pending_rows=pending,
             lag=lag,
             oldest=0.0 if oldest is None else max(0.0, self._clock.time() - oldest / 1000),
-            rolled={n: at for line in self._lines.values() for n, at in line.rolled.items()},
+            rolled={n: at for archived in by_layout for n, at in archived.rolled.items()},
+            oldest_layout=min(unfinished, default=None),
             memory_bytes=self._memory(),
         )
 
@@ -196,17 +233,9 @@ class Archiver:
         self._reader.close()
 
 
-def accept(expected: Mapping[int, int], commit: journal.CommitRecord) -> dict[int, tuple[int, int]]:
-    """The part `[first, next)` of each span that continues what is expected, by input partition.
-
-    A partition that was never seen accepts whatever comes first.
-    """
-    accepted = {}
-    for number, first, following in commit.spans:
-        due = expected.get(number, first)
-        if first <= due < following:
-            accepted[number] = (due, following)
-    return accepted
+def _nothing_waits(line: _Line) -> bool:
+    """Whether a successor may go on where this line stands: elsewhere its next roll says so."""
+    return line.file is None and not line.chunks
 
 
 def only(table: pa.Table, accepted: Mapping[int, tuple[int, int]]) -> pa.Table:
@@ -220,35 +249,3 @@ def only(table: pa.Table, accepted: Mapping[int, tuple[int, int]]) -> pa.Table:
         )
         mask = inside if mask is None else pc.or_(mask, inside)
     return table.slice(0, 0) if mask is None else table.filter(mask)
-
-
-class _Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`accepted` holds the expected offsets that differ from the rolled ones: mostly none."""
-
-    rolled: dict[str, int]
-    accepted: dict[str, int] = {}
-
-
-def encode_note(line: _Line) -> str:
-    """What stands beside the archive's progress, within the broker's limit for metadata."""
-    return msgspec.json.encode(
-        _Note(
-            {str(n): offset for n, offset in line.rolled.items()},
-            {str(n): at for n, at in line.expected.items() if line.rolled.get(n) != at},
-        )
-    ).decode()
-
-
-def decode_note(note: str) -> tuple[dict[int, int], dict[int, int]]:
-    """Expected and rolled offsets; an empty note, of a first start, expects nothing particular."""
-    if not note:
-        return {}, {}
-    try:
-        found = msgspec.json.decode(note, type=_Note)
-    except msgspec.DecodeError as problem:
-        raise ClusterUnfit(
-            f"the archive's progress carries the note {note!r}, which is not one of headrace's. "
-            "Another client committed under this group: give the job a group of its own"
-        ) from problem
-    rolled = {int(number): offset for number, offset in found.rolled.items()}
-    return {**rolled, **{int(n): at for n, at in found.accepted.items()}}, rolled

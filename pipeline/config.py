@@ -327,3 +327,8 @@ class Config:
     commit: CommitPolicy = field(default=CommitPolicy(), metadata=about("when a commit is due"))
     roll: Roll = field(default=Roll(), metadata=about("when a Parquet file is complete"))
     metrics: Metrics = field(default=Metrics(), metadata=about("where Prometheus reads"))
+
+    @property
+    def archive_group(self) -> str:
+        """The group that the archive's progress is committed to."""
+        return f"{self.group}.archive"

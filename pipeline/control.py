@@ -140,7 +140,8 @@ class ArchiveReport:
     `pending_rows` are read and not yet in a visible file; `lag` counts journal offsets up to the
     last stable one; `oldest` is the age in seconds of the oldest journal record not yet archived.
     `rolled` are the next offsets of input partitions at the newest file boundary: whatever lies
-    below them is in a visible file.
+    below them is in a visible file, but for what is left of `oldest_layout`, the oldest generation
+    of the layout of which rows may still wait.
     """
 
     rows: int
@@ -149,4 +150,5 @@ class ArchiveReport:
     lag: int
     oldest: float
     rolled: dict[int, int]
+    oldest_layout: int | None
     memory_bytes: int

@@ -14,6 +14,9 @@ import pyarrow as pa
 from pipeline.batch import Partition
 
 CHUNK, COMMIT, ROLL = "chunk", "commit", "roll"
+# Reasons of rolls that begin a generation of the layout: the slot's partitions go to others, or
+# its offsets were set anew.
+HANDOVER, OFFSETS = "handover", "offsets"
 
 # The broker's and librdkafka's default limit for a record is 1,000,000 bytes or a little more,
 # counted before compression by the one and after it by the other.

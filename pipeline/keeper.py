@@ -21,11 +21,15 @@ DRAINING_FAILURES = 3
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """How to start the archiver, and how long the journal keeps what is not archived yet."""
+    """How to start the archiver, and how long the journal keeps what is not archived yet.
+
+    `layout` is the generation that the run writes in.
+    """
 
     build: Callable[..., Any]
     args: tuple[Any, ...]
     retention_seconds: float | None
+    layout: int
 
 
 class ArchiveKeeper:
@@ -118,5 +122,7 @@ class ArchiveKeeper:
         """Whether all that these partitions have committed is in visible files."""
         if self.report is None:
             return False
-        rolled = self.report.rolled
+        oldest, rolled = self.report.oldest_layout, self.report.rolled
+        if oldest is not None and oldest < self._archive.layout:
+            return False
         return all(rolled.get(item.partition.number, -1) >= item.committed for item in partitions)

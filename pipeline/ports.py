@@ -190,8 +190,13 @@ class JournalReader(Protocol):
         Raises ClusterUnfit where the progress is out of the log's range, Retriable.
         """
 
-    def poll(self, max_records: int, timeout: float) -> tuple[Sequence[JournalRecord], set[int]]:
-        """Records in offset order by partition, and the partitions whose end was met."""
+    def poll(
+        self, max_records: int, timeout: float
+    ) -> tuple[Sequence[JournalRecord], Mapping[int, int]]:
+        """Records in offset order by partition, and the ends that were met after them.
+
+        An end is the last stable offset of its partition, which markers may part from its records.
+        """
 
     def ends(self) -> Mapping[int, int]:
         """The last stable offset of each journal partition."""

@@ -224,13 +224,13 @@ def _target(job: Job, assignment: Assignment, epoch: int, writer: str) -> Target
     )
 
 
-def build_archiver(job: Job, slots: int) -> Archiver:
-    """The archiver of the job's journal."""
+def build_archiver(job: Job, partitions: int) -> Archiver:
+    """The archiver of the whole journal, also of what slots left that are gone."""
     from pipeline.edges.kafka.journal import KafkaJournal
     from pipeline.edges.parquet import LocalFiles
 
     config = job.config
-    reader = KafkaJournal(config.kafka, f"{config.group}.archive", config.journal.topic, slots)
+    reader = KafkaJournal(config.kafka, config.archive_group, config.journal.topic, partitions)
     return Archiver(
         reader, LocalFiles(config.output.parquet / config.job), SystemClock(), resident_bytes
     )
@@ -310,8 +310,9 @@ def assemble(
             clock,
             Archive(
                 build_archiver,
-                (shared, stored.slots),
+                (shared, topics[config.journal.topic].partitions),
                 float(retention) / 1000 if float(retention) > 0 else None,
+                stored.generation,
             ),
         ),
         ends=lambda: admin.ends(partitions),

@@ -211,10 +211,12 @@ class MemoryJournal:
             found[partition.number] = (item.offset, item.metadata)
         return found
 
-    def poll(self, max_records: int, timeout: float) -> tuple[Sequence[JournalRecord], set[int]]:
-        """Records, and the partitions whose end was met after them."""
+    def poll(
+        self, max_records: int, timeout: float
+    ) -> tuple[Sequence[JournalRecord], Mapping[int, int]]:
+        """Records, and the ends that were met after them."""
         records: list[JournalRecord] = []
-        ends: set[int] = set()
+        ends: dict[int, int] = {}
         for partition, position in self._positions.items():
             room = max_records - len(records) - len(ends)
             if room <= 0:
@@ -228,8 +230,7 @@ class MemoryJournal:
             )
             end = self._log.stable_end(partition)
             if following == end and len(found) < room and self._told.get(partition) != end:
-                self._told[partition] = end
-                ends.add(number)
+                ends[number] = self._told[partition] = end
         if not records and not ends:
             self._wait(timeout)
         return records, ends

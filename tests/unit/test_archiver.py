@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import journal
-from pipeline.archiver import Archiver, accept, only
+from pipeline.archived import Archived, accept, decode_note, encode_note
+from pipeline.archiver import Archiver, only
 from pipeline.batch import Partition, Settled
 from pipeline.commit import Commit, Target, records
 from pipeline.errors import ClusterUnfit
@@ -27,8 +28,9 @@ from pipeline.topology import MOST_PARTITIONS
 DATE = "2026-01-31"
 
 
-def target(slot: int, writer: str = "w") -> Target:
-    return Target(slot, 1, 1, writer, "in", "out", "dead", "journal", True, "sample", "1", 1 << 20)
+def target(slot: int, writer: str = "w", layout: int = 1) -> Target:
+    names = ("in", "out", "dead", "journal")
+    return Target(slot, 1, layout, writer, *names, True, "sample", "1", 1 << 20)
 
 
 class _OneByOne(MemoryJournal):
@@ -36,7 +38,9 @@ class _OneByOne(MemoryJournal):
 
     clock: ManualClock
 
-    def poll(self, max_records: int, timeout: float) -> tuple[Sequence[JournalRecord], set[int]]:
+    def poll(
+        self, max_records: int, timeout: float
+    ) -> tuple[Sequence[JournalRecord], Mapping[int, int]]:
         self.clock.advance(1.0)
         return super().poll(min(max_records, 1), timeout)
 
@@ -58,6 +62,8 @@ class World:
         following: int,
         *,
         slot: int = 0,
+        number: int | None = None,
+        layout: int = 1,
         writer: str = "w",
         date: str = DATE,
         before: str | None = None,
@@ -65,22 +71,26 @@ class World:
         values: Sequence[bytes] | None = None,
         chunks_only: bool = False,
     ) -> None:
-        """Journal one commit of one partition, whose number is the slot's."""
+        """Journal one commit of one partition, whose number is the slot's if none is given."""
+        place = Partition("in", slot if number is None else number)
         rows = values or [b"v%d" % o for o in range(first, following)]
         batch = batch_of(
-            1, "in", [(slot, first + i, v) for i, v in enumerate(rows)], {slot: following}
+            1,
+            "in",
+            [(place.number, first + i, v) for i, v in enumerate(rows)],
+            {place.number: following},
         )
         self.sequences[writer] += 1
         made = Commit(
             self.sequences[writer],
             (Settled(batch, score(batch)),),
-            {Partition("in", slot): first},
-            {Partition("in", slot): following},
+            {place: first},
+            {place: following},
             date,
             before,
             after,
         )
-        for one in records(made, target(slot, writer)):
+        for one in records(made, target(slot, writer, layout)):
             if one.topic == "journal":
                 for key, value in zip(one.keys, one.values, strict=True):
                     if not (chunks_only and journal.read_key(key or b"").kind != journal.CHUNK):
@@ -95,8 +105,18 @@ class World:
             for key, value in zip(one.keys, one.values, strict=True):
                 self.log.append(Partition("journal", 0), key, value)
 
-    def roll(self, at: int, slot: int = 0, writer: str = "w") -> None:
-        value = journal.roll(writer, 1, 1, "interval", "in", {Partition("in", slot): at})
+    def roll(
+        self,
+        at: int,
+        slot: int = 0,
+        writer: str = "w",
+        *,
+        number: int | None = None,
+        layout: int = 1,
+        reason: str = "interval",
+    ) -> None:
+        place = Partition("in", slot if number is None else number)
+        value = journal.roll(writer, 1, layout, reason, "in", {place: at})
         self.log.append(Partition("journal", slot), journal.ROLL_KEY, value)
 
     def archiver(self, kind: type[MemoryJournal] = MemoryJournal) -> Archiver:
@@ -405,3 +425,111 @@ def test_a_slot_may_own_many_partitions() -> None:
     value = journal.roll("w", 1, 1, "drain", "in", positions)
     world.log.append(Partition("journal", 0), journal.ROLL_KEY, value)
     world.run()
+
+
+def test_a_partition_goes_to_another_slot_and_back_without_a_gap() -> None:
+    """Each generation begins anew: what an older one expected here would refuse all that follows."""
+    world = World(slots=3)
+    world.roll(0, slot=1, number=4, reason="claim")
+    world.commit(0, 2, slot=1, number=4)
+    world.roll(2, slot=1, number=4, layout=2, reason="handover")
+    world.roll(2, slot=0, number=4, layout=2, reason="claim")
+    world.commit(2, 5, slot=0, number=4, layout=2)
+    world.roll(5, slot=0, number=4, layout=3, reason="handover")
+    world.roll(5, slot=1, number=4, layout=3, reason="claim")
+    world.commit(5, 6, slot=1, number=4, layout=3, after="drain")
+    report = world.run().turn(0.1)
+    assert sorted(world.rows().values()) == [[0, 1], [2, 3, 4], [5]]
+    assert report.rolled == {4: 6}
+    assert report.oldest_layout is None
+
+
+@given(st.lists(st.integers(0, 30), max_size=3))
+@settings(max_examples=15, deadline=None)
+def test_restarts_around_a_hand_over_make_the_same_files(stops: list[int]) -> None:
+    """A journal partition that nobody rolls any more is read to its end like the others."""
+    world = World(slots=2)
+    for slot in (0, 1):
+        world.roll(0, slot=slot, reason="claim")
+        world.commit(0, 3, slot=slot)
+        world.roll(3, slot=slot, layout=2, reason="handover")
+    world.roll(3, slot=0, number=1, layout=2, reason="claim")
+    world.commit(3, 5, slot=0, number=1, layout=2, after="interval")
+    world.commit(5, 6, slot=0, number=1, layout=2, after="drain")
+    for stop in stops:
+        archiver = world.archiver(_OneByOne)
+        for _ in range(stop):
+            archiver.turn(0.5)
+    world.archiver().turn(1000.0)
+    assert sorted(world.rows().values()) == [[0, 1, 2], [0, 1, 2], [3, 4], [5]]
+
+
+def test_a_reset_is_the_new_expectation_forwards_and_backwards() -> None:
+    """Rows that are scored again are archived again; a gap that was skipped is none."""
+    world = World()
+    world.commit(0, 4)
+    world.roll(1, layout=2, reason="offsets")
+    world.commit(1, 3, layout=2)
+    world.roll(90, layout=3, reason="offsets")
+    world.commit(90, 92, layout=3, after="drain")
+    report = world.run().turn(0.1)
+    assert list(world.rows().values()) == [[0, 1, 2, 3], [1, 2], [90, 91]]
+    assert report.rolled == {0: 92}
+
+
+def test_a_zombie_of_an_older_layout_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """Its rows are scored by others since the hand-over; its boundaries bound nothing. It is said."""
+    world = World()
+    world.roll(0, reason="claim")
+    world.commit(0, 2)
+    world.roll(2, layout=2, reason="handover")
+    world.commit(2, 4, writer="zombie", after="interval")
+    world.clock.advance(100.0)
+    report = world.run().turn(0.1)
+    assert list(world.rows().values()) == [[0, 1]]
+    assert (report.oldest, report.pending_rows, report.rolled) == (0.0, 0, {})
+    assert "2 rows of a feeder of layout 1" in caplog.text
+
+
+def test_what_an_older_layout_left_is_told_until_it_is_archived() -> None:
+    """A run waits for it before it says that all is in Parquet."""
+    world = World(slots=2)
+    world.commit(0, 2, slot=1)
+    world.roll(2, slot=0, number=1, layout=2, reason="claim")
+    assert world.run().turn(0.1).oldest_layout == 1
+    world.roll(2, slot=1, layout=2, reason="handover")
+    assert world.run().turn(0.1).oldest_layout is None
+
+
+def test_progress_goes_on_over_the_marker_behind_a_boundary() -> None:
+    """Else retention, which removes the marker too, would leave the progress out of range."""
+    world = World()
+    transaction = world.log.begin("t", world.log.init("t"))
+    value = journal.roll("w", 1, 1, "drain", "in", {Partition("in", 0): 0})
+    place = Partition("journal", 0)
+    world.log.append(place, journal.ROLL_KEY, value, transaction=transaction)
+    world.log.commit(transaction)
+    world.run()
+    assert world.log.committed("job.archive", [place])[place].offset == 2
+    world.log.truncate(place, 2)
+    world.run()
+
+
+def test_progress_stays_before_what_waits_for_its_boundary() -> None:
+    """The end of the journal is no boundary: rows that are not in a file are read again."""
+    world = World()
+    world.roll(0)
+    world.commit(0, 2)
+    archiver = world.run()
+    world.clock.advance(3601.0)
+    archiver.turn(0.1)
+    world.roll(2)
+    world.run()
+    assert list(world.rows().values()) == [[0, 1]]
+
+
+@given(st.integers(0, 99), SPANS.map(lambda s: {n: at for n, (at, _) in s.items()}))
+def test_a_note_reads_back(layout: int, offsets: dict[int, int]) -> None:
+    """Layout, what is expected and what is rolled, each as it was."""
+    archived = Archived(layout, {**offsets, 7: 3}, offsets)
+    assert decode_note(encode_note(archived)) == archived

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the bottom up: a module imports its own layer and those above it in this table.
 LAYERS = {
     "values": "batch control errors recipe model schema config ports",
-    "pure": "ledger batcher journal commit dead_letters progress layout topology settings document "
+    "pure": "ledger batcher journal archived commit dead_letters progress layout topology settings document "
     "kafka_keys shapes explain scaffold model_folder signature decode json_types json_repair "
     "json_structs json_flat _scan score rows encode _encode",
     "roles": "dispatch feeder fleet slots archiver keeper status run",

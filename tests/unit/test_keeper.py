@@ -15,7 +15,10 @@ RETENTION = 1000.0
 
 
 def report(
-    rows: int = 0, oldest: float = 0.0, rolled: dict[int, int] | None = None
+    rows: int = 0,
+    oldest: float = 0.0,
+    rolled: dict[int, int] | None = None,
+    oldest_layout: int | None = None,
 ) -> ArchiveReport:
     return ArchiveReport(
         rows=rows,
@@ -24,6 +27,7 @@ def report(
         lag=0,
         oldest=oldest,
         rolled=rolled or {},
+        oldest_layout=oldest_layout,
         memory_bytes=1,
     )
 
@@ -36,7 +40,7 @@ class Desk:
     def __init__(self) -> None:
         self.actors = MemoryActors()
         self.clock = ManualClock()
-        self.keeper = ArchiveKeeper(self.actors, self.clock, Archive(Fake, (), RETENTION))
+        self.keeper = ArchiveKeeper(self.actors, self.clock, Archive(Fake, (), RETENTION, 2))
 
     def started(self) -> None:
         self.keeper.step(draining=False)
@@ -135,3 +139,15 @@ def test_all_is_archived_once_every_partition_is_rolled_as_far_as_it_is_committe
     assert not desk.keeper.has(partitions)
     desk.turn(report(rolled={0: 10, 1: 10}))
     assert desk.keeper.has(partitions)
+
+
+def test_what_an_older_layout_left_is_waited_for() -> None:
+    """Rows of slots that are gone belong to the job's as well, though nobody reports them."""
+    desk = Desk()
+    desk.started()
+    place = PartitionReport(Partition("in", 0), 0, 5, 5, 5, None)
+    desk.turn(report(rolled={0: 5}, oldest_layout=1))
+    assert not desk.keeper.has([place])
+    for present in (2, None):
+        desk.turn(report(rolled={0: 5}, oldest_layout=present))
+        assert desk.keeper.has([place])

@@ -171,7 +171,7 @@ class World:
                 replicas=2,
                 slots=Slots(self.actors, self.clock, slots, owned),
                 archive=ArchiveKeeper(
-                    self.actors, self.clock, Archive(self.build_archiver, (), 7 * 86_400.0)
+                    self.actors, self.clock, Archive(self.build_archiver, (), 7 * 86_400.0, 1)
                 ),
                 ends=ends or self.ends,
                 targets=self.ends() if self.until_caught_up else None,

@@ -45,7 +45,7 @@ def report(item: PartitionReport) -> Report:
 
 
 def keeper() -> ArchiveKeeper:
-    return ArchiveKeeper(MemoryActors(), ManualClock(), Archive(object, (), None))
+    return ArchiveKeeper(MemoryActors(), ManualClock(), Archive(object, (), None, 1))
 
 
 def whole() -> Status:
@@ -112,7 +112,7 @@ def test_an_archive_counts_what_its_predecessors_made() -> None:
     """Rows and files of an archiver that was replaced are not forgotten."""
     found = keeper()
     found.finished_rows, found.finished_files = 100, 2
-    found.report = ArchiveReport(5, 1, 7, 3, 1.5, {}, 0)
+    found.report = ArchiveReport(5, 1, 7, 3, 1.5, {}, None, 0)
     status = archive_status(found)
     assert (status.rows, status.files, status.pending_rows, status.lag) == (105, 3, 7, 3)
 

@@ -52,16 +52,18 @@ class KafkaJournal:
             )
         return found
 
-    def poll(self, max_records: int, timeout: float) -> tuple[Sequence[JournalRecord], set[int]]:
-        """Records, and the partitions whose end was met after the last of theirs."""
+    def poll(
+        self, max_records: int, timeout: float
+    ) -> tuple[Sequence[JournalRecord], Mapping[int, int]]:
+        """Records, and the ends that were met after the last of theirs."""
         with translating(f"reading {self._topic}"):
             messages: list[Message] = self._consumer.consume(max_records, timeout)
         records = []
-        ends: set[int] = set()
+        ends: dict[int, int] = {}
         for message in messages:
             number, error = message.partition(), message.error()
             if error is None:
-                ends.discard(number)
+                ends.pop(number, None)
                 records.append(
                     JournalRecord(
                         partition=number,
@@ -72,7 +74,7 @@ class KafkaJournal:
                     )
                 )
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                ends.add(number)
+                ends[number] = message.offset()
             elif not error.retriable():
                 raise translate(error, f"reading {self._topic}/{number}")
         return records, ends
