@@ -46,12 +46,14 @@ class _File:
 class _Line:
     """One journal partition: where it is read, what was accepted, what waits for its commit.
 
-    `bounded` says that no record follows the newest boundary so far.
+    `bounded` says that no record follows the newest boundary so far, `ended` that the broker has
+    told of none beyond the position.
     """
 
     position: int
     archived: Archived
     bounded: bool = False
+    ended: bool = False
     chunks: dict[tuple[str, int], list[tuple[int, bytes]]] = field(default_factory=dict)
     file: _File | None = None
     pending_rows: int = 0
@@ -115,6 +117,7 @@ class Archiver:
         that is gone, or of a job that was stopped.
         """
         line = self._lines[number]
+        line.ended = True
         if end <= line.position or not _nothing_waits(line):
             return False
         line.position = end
@@ -125,7 +128,7 @@ class Archiver:
         line = self._lines[record.partition]
         line.position = record.offset + 1
         key = journal.read_key(record.key)
-        line.bounded = False
+        line.bounded = line.ended = False
         if key.kind == journal.ROLL:
             roll = journal.read_roll(record.value)
             if line.archived.takes(roll.layout):
@@ -211,8 +214,8 @@ class Archiver:
         by_layout = sorted((line.archived for line in self._lines.values()), key=lambda a: a.layout)
         unfinished = [
             line.archived.layout
-            for n, line in self._lines.items()
-            if line.pending_rows or ends[n] > line.position
+            for line in self._lines.values()
+            if line.pending_rows or not line.ended
         ]
         return ArchiveReport(
             rows=self._rows,

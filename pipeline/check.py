@@ -12,6 +12,7 @@ from pipeline import topology, wire
 from pipeline.config import Config
 from pipeline.control import Layout
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Fenced, HeadraceError, Mistake
+from pipeline.handover import aim
 from pipeline.settings import load
 from pipeline.topics import JOURNAL_SECONDS
 
@@ -103,7 +104,7 @@ def _slots(config: Config, admin: Any, found: Mapping[str, Any]) -> Iterator[Mis
     output = found.get(config.output.topic)
     ordered = output is None or output.partitions == source.partitions
     fresh = Layout(1, slots, source.partitions, source.id, ordered)
-    known = stored or fresh
+    known = fresh if stored is None else aim(stored, config.slots, source.partitions)
     yield f"{known.slots} slots" + ("" if stored or config.slots else " on as many cores as here")
     yield from topology.unfit_layout(config, known, found)
 

@@ -306,8 +306,8 @@ class Config:
     slots: int | None = field(
         default=None,
         metadata=about(
-            "feeders that share the partitions, fixed at the first start; null takes "
-            "min(partitions, cores)",
+            "feeders that share the partitions; a start with another number hands them over, null "
+            "keeps what there is and takes min(partitions, cores) at the first start",
             minimum=1,
             maximum=9999,
         ),

@@ -4,6 +4,7 @@ Metadata is `{v, layout, slots, partitions, topic_id, ordered, epoch, seq}` in J
 are pure; the edge that claims a slot reads the offsets and asks them.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,9 +12,13 @@ import msgspec
 
 from pipeline.batch import Partition
 from pipeline.control import Assignment, Layout
-from pipeline.errors import ClusterUnfit
+from pipeline.errors import AnotherRunTookOver, ClusterUnfit
 
 VERSION = 1
+# Ends the messages of offsets that no run may go on from.
+WAY_OUT = (
+    "`headrace offsets CONFIG --to earliest`, or `latest`, or an ISO 8601 time, says where to go on"
+)
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -60,15 +65,25 @@ def decode(partition: Partition, stored: Stored, group: str) -> Metadata:
     except msgspec.DecodeError as problem:
         raise ClusterUnfit(
             f"group {group}: the committed offset {stored.offset} of {partition} carries no layout "
-            f"({stored.metadata!r}). Another client or Kafka's reset tool wrote it, or the broker "
-            "does not keep metadata. Delete the group's offsets to start anew under another job "
-            "name, or use a broker that keeps them"
+            f"({stored.metadata!r}): another client or Kafka's reset tool wrote it, or the broker "
+            "does not keep metadata. `headrace offsets CONFIG --to skip-gap` goes on at the "
+            f"offsets that were set so; {WAY_OUT} instead"
         ) from problem
     if found.v != VERSION:
         raise ClusterUnfit(
             f"group {group}: {partition} has layout format {found.v}, this is {VERSION}. "
             "Run the version of headrace that wrote it"
         )
+    return found
+
+
+def legible(stored: Mapping[Partition, Stored], group: str) -> dict[Partition, Stored]:
+    """The offsets whose metadata is ours."""
+    found = {}
+    for partition, item in stored.items():
+        with contextlib.suppress(ClusterUnfit):
+            decode(partition, item, group)
+            found[partition] = item
     return found
 
 
@@ -96,34 +111,41 @@ def plan_claim(assignment: Assignment, stored: Mapping[Partition, Stored], group
     """Positions and epoch of a claim, from what the group holds.
 
     A partition number not below the stored count is new; a missing one below it is an error.
-    Raises ClusterUnfit where the offsets belong to another layout or another topic.
+    Raises AnotherRunTookOver where the offsets belong to a newer layout, ClusterUnfit where they
+    belong to an older one or to another topic.
     """
     layout = assignment.layout
     epoch = 0
-    known = layout.partitions
+    counts = []
     for partition, item in stored.items():
         found = decode(partition, item, group)
         if found.topic_id != layout.topic_id:
             raise ClusterUnfit(
                 f"topic {partition.topic} was deleted and made again since group {group} committed "
                 f"(id {found.topic_id}, now {layout.topic_id}): its offsets mean other records. "
-                "Use another job name, or delete the group's offsets to start anew"
+                f"{WAY_OUT}"
             )
         if (found.layout, found.slots) != (layout.generation, layout.slots):
-            raise ClusterUnfit(
+            text = (
                 f"group {group}: {partition} belongs to layout {found.layout} with {found.slots} "
-                f"slots, this run has layout {layout.generation} with {layout.slots}. "
-                "Another run of the job changed it: stop one of the two"
+                f"slots, this run has layout {layout.generation} with {layout.slots}"
             )
-        known = min(known, found.partitions)
+            if found.layout > layout.generation:
+                raise AnotherRunTookOver(f"{text}: another run of the job changed it")
+            raise ClusterUnfit(
+                f"{text}: a feeder of the older one, which nothing fences, has committed since. "
+                f"End it, and start again; {WAY_OUT} instead"
+            )
+        counts.append(found.partitions)
         epoch = max(epoch, found.epoch)
+    # Its own offsets know what the slot has claimed: the layout may be older or newer than that.
+    known = min(counts, default=layout.partitions)
     fresh = tuple(p for p in assignment.partitions if p not in stored)
     lost = [p for p in fresh if p.number < known]
     if lost:
         names = ", ".join(map(str, lost))
         raise ClusterUnfit(
             f"group {group} has no committed offset for {names}, though it had one: it expired "
-            "(7 days after a stopped job's last commit, by default) or was deleted. Use another "
-            "job name to start anew"
+            f"(7 days after a stopped job's last commit, by default) or was deleted. {WAY_OUT}"
         )
     return Plan({p: item.offset for p, item in stored.items()}, fresh, epoch + 1)

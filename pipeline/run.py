@@ -6,7 +6,7 @@ whatever dies here, the committed offsets and the journal say where to go on.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline import status as statuses
@@ -23,6 +23,8 @@ log = logging.getLogger("headrace")
 
 STEP_SECONDS = 0.1
 ENDS_SECONDS = 1.0
+# New partitions may wait so long; each look is a few requests.
+PARTITIONS_SECONDS = 10.0
 STATUS_SECONDS = 0.5
 RATE_SECONDS = 5.0
 DRAIN_SECONDS = 120.0
@@ -35,7 +37,8 @@ class Work:
     """What a run consists of, put together by `pipeline.wire`.
 
     `targets` are the ends of the input at the start, where the run ends once it has caught up with
-    them; None runs until stopped. `show` is given each new status.
+    them; None runs until stopped. `partitions` looks which ones of the input there are to score
+    now; it raises ClusterUnfit where the run can't go on with them. `show` is given each status.
     """
 
     config: Config
@@ -47,6 +50,7 @@ class Work:
     slots: Slots
     archive: ArchiveKeeper
     ends: Callable[[], dict[Partition, int]]
+    partitions: Callable[[], Sequence[Partition]]
     targets: dict[Partition, int] | None
     show: Callable[[statuses.Status], None]
 
@@ -63,6 +67,7 @@ class Driver:
         self._draining_since: float | None = None
         self._ends: dict[Partition, int] = {}
         self._ends_at = float("-inf")
+        self._partitions_at = work.clock.monotonic()
         self._shown_at = float("-inf")
         # (monotonic seconds, records in), over the last `RATE_SECONDS`: a few entries a second.
         self._counts: deque[tuple[float, int]] = deque()
@@ -151,6 +156,15 @@ class Driver:
         if now - self._ends_at >= ENDS_SECONDS:
             self._ends_at = now
             self._guarded(self._ask_ends)
+        if now - self._partitions_at >= PARTITIONS_SECONDS and self._draining_since is None:
+            self._partitions_at = now
+            self._guarded(self._ask_partitions)
+
+    def _ask_partitions(self) -> None:
+        try:
+            self._work.slots.grow(self._work.partitions())
+        except Retriable as problem:
+            log.warning("whether the input has new partitions is not known: %s", problem)
 
     def _ask_ends(self) -> None:
         try:

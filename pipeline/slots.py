@@ -1,25 +1,20 @@
 """The feeders of a run: started, kept in turns, replaced when they die or hang.
 
-- STARTING to RUNNING once it has claimed its slot;
-- RUNNING to DRAINED when told to drain;
-- STARTING and RUNNING to WAITING when it fails, and from there to STARTING after a pause;
-- STARTING and RUNNING to FAILED where no successor can help.
-
 A feeder that was fenced has a successor too, but only once it is clear that no other run ordered
 it: a transaction that outlived the broker's time-out ends in the same error as a take-over, and
 only a take-over moves the stored epoch on.
 """
 
-import enum
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.batch import Partition
 from pipeline.control import Assignment, Layout, Orders, Report
 from pipeline.errors import AnotherRunTookOver, ClusterUnfit, Fenced, OutcomeUnknown, Retriable
 from pipeline.ports import ActorLost, Actors, Clock, Reply
+from pipeline.slot import FIRST_PAUSE_SECONDS, Slot, State
 
 log = logging.getLogger("headrace.slots")
 
@@ -32,60 +27,11 @@ LOST_STARTS = 5
 HANG_SECONDS = 10.0
 HANG_FACTOR = 20.0
 UNMEASURED_HANG_SECONDS = 40.0
-FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
 # A feeder that lived this long failed anew, not again.
 SETTLED_SECONDS = 30.0
-
-
-class State(enum.Enum):
-    """Where a slot is."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    WAITING = "waiting"
-    DRAINED = "drained"
-    FAILED = "failed"
-
-
-@dataclass(slots=True)
-class Slot:
-    """One slot and its present feeder. `incarnation` tells late replies of a predecessor apart."""
-
-    number: int
-    partitions: tuple[Partition, ...]
-    state: State = State.WAITING
-    handle: Any = None
-    pid: int = 0
-    incarnation: int = 0
-    turns: int = 0
-    since: float = 0.0
-    heard: float = 0.0
-    due: float = 0.0
-    pause: float = FIRST_PAUSE_SECONDS
-    suspect: bool = False
-    fenced: str = ""
-    lost_starts: int = 0
-    epoch: int = 0
-    report: Report | None = None
-    finished_in: int = 0
-    finished_out: int = 0
-    finished_dead: dict[str, int] = field(default_factory=dict)
-
-    def totals(self) -> tuple[int, int, dict[str, int]]:
-        """Records in, predictions and dead letters by reason, over all incarnations."""
-        dead = dict(self.finished_dead)
-        if self.report is None:
-            return self.finished_in, self.finished_out, dead
-        for reason, count in self.report.dead.items():
-            dead[reason] = dead.get(reason, 0) + count
-        return (
-            self.finished_in + self.report.records_in,
-            self.finished_out + self.report.records_out,
-            dead,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +66,7 @@ class Slots:
         self._clock = clock
         self._work = work
         self.slots = [Slot(number, partitions) for number, partitions in enumerate(owned)]
+        self._topic_partitions = work.topic_partitions
         self.seconds_per_row = 0.0
         self.successors = 0
 
@@ -138,12 +85,24 @@ class Slots:
                     slot.turns += 1
                     tag = ("turn", slot.number, slot.incarnation)
                     order = orders(slot.number)
+                    slot.ending = order.drain
+                    order = replace(order, drain=order.drain or slot.grown is not None)
                     if slot.report is None:
                         # Its first report comes at once, so that its epoch is known.
                         order = replace(order, seconds=0.0)
                     self._actors.call(tag, slot.handle, "turn", order)
             if slot.state in {State.STARTING, State.RUNNING}:
                 self._watch(slot, now)
+
+    def grow(self, partitions: Sequence[Partition]) -> None:
+        """Give new partitions of the topic to their slots, which drain and claim with them anew."""
+        self._topic_partitions = len(partitions)
+        for slot in self.slots:
+            own = tuple(p for p in partitions if p.number % len(self.slots) == slot.number)
+            if own not in {slot.partitions, slot.grown}:
+                slot.grown = own
+                added = ", ".join(map(str, own[len(slot.partitions) :]))
+                log.info("slot %d drains, to go on with %s", slot.number, added)
 
     def _may_start(self, slot: Slot, now: float) -> bool:
         """Whether no other run holds the slot. Raises AnotherRunTookOver where one does."""
@@ -165,11 +124,13 @@ class Slots:
 
     def _start(self, slot: Slot, now: float) -> None:
         work = self._work
+        if slot.grown is not None:
+            slot.partitions, slot.grown = slot.grown, None
         assignment = Assignment(
             slot=slot.number,
             layout=work.layout,
             partitions=slot.partitions,
-            topic_partitions=work.topic_partitions,
+            topic_partitions=self._topic_partitions,
             suspect_rows=work.suspect_rows if slot.suspect else 0,
             seconds_per_row=self.seconds_per_row,
         )
@@ -215,6 +176,9 @@ class Slots:
             return None
         slot.turns -= 1
         report: Report = reply.value
+        if slot.died_at is not None:
+            log.info("%s", slot.taken_over(report, now - slot.died_at))
+            slot.died_at = None
         slot.report, slot.epoch, slot.lost_starts = report, report.epoch, 0
         slot.suspect = slot.suspect and report.commits == 0
         for timing in report.timings:
@@ -222,9 +186,19 @@ class Slots:
                 fresh = timing.service_seconds / timing.rows
                 self.seconds_per_row = max(0.9 * self.seconds_per_row, fresh)
         if report.drained and slot.state is State.RUNNING:
-            slot.state = State.DRAINED
-            self._actors.call(("closed", slot.number, -1), slot.handle, "close")
+            if slot.grown is not None and not slot.ending:
+                self._end(slot, now)
+            else:
+                slot.state = State.DRAINED
+                self._actors.call(("closed", slot.number, -1), slot.handle, "close")
         return report
+
+    def _end(self, slot: Slot, due: float) -> None:
+        """End the slot's feeder; another one starts at `due`."""
+        slot.finished_in, slot.finished_out, slot.finished_dead = slot.totals()
+        slot.report = None
+        self._actors.kill(slot.handle)
+        slot.state, slot.due = State.WAITING, due
 
     def _failed(self, slot: Slot, error: Exception, now: float) -> None:
         if slot.state in {State.DRAINED, State.FAILED}:
@@ -260,16 +234,16 @@ class Slots:
             {str(p.partition): p.committed for p in slot.report.partitions} if slot.report else {}
         )
         log.warning(
-            "the feeder of slot %d is replaced in %.1f s, from about %s: %s",
+            "the feeder of slot %d (process %d) is replaced in %.1f s, from about %s: %s",
             slot.number,
+            slot.pid,
             pause,
             committed or "its committed offsets",
             reason,
         )
-        slot.finished_in, slot.finished_out, slot.finished_dead = slot.totals()
-        slot.report = None
-        self._actors.kill(slot.handle)
-        slot.state, slot.due = State.WAITING, now + pause
+        if slot.died_at is None:
+            slot.died_at = now
+        self._end(slot, now + pause)
         slot.pause = min(2 * slot.pause, LONGEST_PAUSE_SECONDS)
 
     @property

@@ -6,7 +6,7 @@ from pipeline.config import Config
 from pipeline.control import Report
 from pipeline.fleet import Replica
 from pipeline.keeper import ArchiveKeeper
-from pipeline.slots import Slot
+from pipeline.slot import Slot
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):

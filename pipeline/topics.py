@@ -12,7 +12,8 @@ JOURNAL_SECONDS = 7 * 24 * 3600
 def create_topics(config: Config, partitions: int) -> Iterator[str]:
     """Make those topics of the job that are missing; yields a line for each of the four.
 
-    An input topic that is there already says how many partitions predictions and journal get.
+    A journal with fewer partitions than the input, and so than there may be slots, gets more. An
+    input topic that is there already says how many partitions predictions and journal get.
     Raises ClusterUnfit where the broker refuses, Retriable without a broker.
     """
     from pipeline.edges.kafka.admin import KafkaAdmin
@@ -37,14 +38,20 @@ def create_topics(config: Config, partitions: int) -> Iterator[str]:
         ),
     }
     for topic, (number, settings) in made.items():
-        if topic in found:
-            yield f"{topic} is there already, with {_partitions(found[topic].partitions)}"
+        there = found.get(topic)
+        # A slot has a partition of the journal, and the topic that grew may have more slots.
+        grows = topic == config.journal.topic and there is not None and there.partitions < number
+        if there is not None and not grows:
+            yield f"{topic} is there already, with {_partitions(there.partitions)}"
             continue
         try:
-            admin.create(topic, number, settings)
+            if there is None:
+                admin.create(topic, number, settings)
+            else:
+                admin.grow(topic, number)
         except ClusterUnfit as problem:
             raise ClusterUnfit(f"{problem}. Ask the broker's operator for {topic}") from problem
-        yield f"{topic} made with {_partitions(number)}"
+        yield f"{topic} {'grown to' if there is not None else 'made with'} {_partitions(number)}"
 
 
 def _partitions(number: int) -> str:

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pipeline.batch import Partition
 from pipeline.config import Config
 from pipeline.control import Layout
 from pipeline.errors import Mistake
+from pipeline.layout import WAY_OUT
 
 # What a dead letter's headers and key may add to its value.
 DEAD_LETTER_OVERHEAD = 64 << 10
@@ -24,6 +26,11 @@ class Topic:
     id: str
     partitions: int
     settings: Mapping[str, str]
+
+    @property
+    def all(self) -> tuple[Partition, ...]:
+        """Its partitions."""
+        return tuple(Partition(self.name, number) for number in range(self.partitions))
 
     @property
     def limit(self) -> int:
@@ -60,35 +67,31 @@ def too_small(config: Config, found: Mapping[str, Topic]) -> Iterator[Mistake]:
             yield Mistake(setting, topic.name, problem, "Raise its max.message.bytes")
 
 
-def unfit_layout(config: Config, stored: Layout, found: Mapping[str, Topic]) -> Iterator[Mistake]:
-    """Where settings and topics do not fit the layout that the job has, or would begin with."""
+def unfit_layout(config: Config, layout: Layout, found: Mapping[str, Topic]) -> Iterator[Mistake]:
+    """Where settings and topics do not fit the layout that the job is to run in."""
     source = found[config.input.topic]
     output, journal = found.get(config.output.topic), found.get(config.journal.topic)
-    if stored.topic_id != source.id:
-        way_out = "Use another job name, or delete the group's offsets to start anew"
+    if layout.topic_id != source.id:
         problem = f"was deleted and made again since group {config.group} committed its offsets"
-        yield Mistake("input.topic", source.name, problem, way_out)
-    if config.slots not in {None, stored.slots}:
-        problem = f"the job was started with {stored.slots} slots, which its offsets are kept by"
-        yield Mistake("slots", config.slots, problem, f"Leave it out, or set it to {stored.slots}")
-    if source.partitions < stored.slots:
+        yield Mistake("input.topic", source.name, problem, WAY_OUT)
+    if source.partitions < layout.slots:
         problem = f"are more than the {source.partitions} partitions of {source.name}"
-        yield Mistake("slots", stored.slots, problem, f"Set it to {source.partitions} or less")
-    if source.partitions > MOST_PARTITIONS * stored.slots:
+        yield Mistake("slots", layout.slots, problem, f"Set it to {source.partitions} or less")
+    if source.partitions > MOST_PARTITIONS * layout.slots:
         problem = f"would own more than {MOST_PARTITIONS} partitions each"
         least = -(-source.partitions // MOST_PARTITIONS)
-        yield Mistake("slots", stored.slots, problem, f"Start the job with {least} or more")
-    if stored.ordered and output is not None and output.partitions != source.partitions:
+        yield Mistake("slots", layout.slots, problem, f"Set slots to {least} or more")
+    if layout.ordered and output is not None and output.partitions != source.partitions:
         problem = (
             "has another number of partitions than the input, though the job began with equal "
             "numbers and so keeps the order of each partition"
         )
         way_out = "Give both topics equally many partitions"
         yield Mistake("output.topic", output.name, problem, way_out)
-    if journal is not None and journal.partitions < stored.slots:
+    if journal is not None and journal.partitions < layout.slots:
         problem = (
-            f"has {journal.partitions} partitions, and the job has {stored.slots} slots, "
+            f"has {journal.partitions} partitions, and the job has {layout.slots} slots, "
             "one for each"
         )
-        way_out = f"Add partitions up to {stored.slots}"
+        way_out = "`headrace create-topics CONFIG` adds those that are missing"
         yield Mistake("journal.topic", journal.name, problem, way_out)

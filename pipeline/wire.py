@@ -18,18 +18,17 @@ import pyarrow as pa
 
 from pipeline import journal, model, model_folder, schema, topology
 from pipeline.archiver import Archiver
-from pipeline.batch import Batch, Outgoing, Partition
+from pipeline.batch import Batch, Outgoing
 from pipeline.batcher import Batcher, Limits
 from pipeline.commit import Target
 from pipeline.config import Config
-from pipeline.control import Assignment, Layout, ReplicaRef
+from pipeline.control import Assignment, ReplicaRef
 from pipeline.decode import DECODERS
 from pipeline.dispatch import Dispatch
-from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
+from pipeline.errors import ConfigInvalid, Mistake
 from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
-from pipeline.layout import stored_layout
 from pipeline.ports import Answer, Claimed, Replicas, Sink
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.run import Work
@@ -38,6 +37,7 @@ from pipeline.signature import check_signature
 from pipeline.slots import Slots
 from pipeline.slots import Work as SlotWork
 from pipeline.status import Status
+from pipeline.stream import Input, opened, refuse, unfit
 
 SCORES_HERE = ReplicaRef(0, None)
 
@@ -193,7 +193,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 
 
 def _sink(job: Job, slot: int) -> Sink:
-    from pipeline.edges.kafka.admin import transactional_id
+    from pipeline.edges.kafka.clients import transactional_id
     from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
 
     config = job.config
@@ -255,20 +255,11 @@ def assemble(
     _refuse_unshared(config, cluster.nodes)
     admin = KafkaAdmin(config.kafka)
     topics = admin.topics(topology.names(config).values())
-    _refuse(list(topology.missing(config, topics)), _unfit)
-    _refuse(list(topology.too_small(config, topics)), _unfit)
+    refuse(list(topology.missing(config, topics)), unfit)
+    refuse(list(topology.too_small(config, topics)), unfit)
     source = topics[config.input.topic]
-    ordered = source.partitions == topics[config.output.topic].partitions
-    slots = config.slots or max(1, min(source.partitions, cluster.cores))
-    fresh = Layout(1, slots, source.partitions, source.id, ordered)
-    known = stored_layout(admin.committed(config.group, source.name), config.group)
-    # Before anything is fenced or written.
-    _refuse(list(topology.unfit_layout(config, known or fresh, topics)), ConfigInvalid)
-    if known is None:
-        _refuse_expired(config, admin, topics[config.journal.topic].partitions)
-    opening = admin.open_layout if config.delivery == "exactly_once" else admin.open_layout_unfenced
-    stored = opening(config.group, source, fresh, config.input.start)
-    partitions = [Partition(source.name, number) for number in range(source.partitions)]
+    stored = opened(config, admin, topics, cluster.cores)
+    stream = Input(config, admin, stored, source)
     dead_limit = topics[config.dead_letters.topic].limit
     dead_value_bytes = dead_limit - topology.DEAD_LETTER_OVERHEAD
     if job.maker is not None:
@@ -315,8 +306,9 @@ def assemble(
                 stored.generation,
             ),
         ),
-        ends=lambda: admin.ends(partitions),
-        targets=admin.ends(partitions) if until_caught_up else None,
+        ends=stream.ends,
+        partitions=stream.look,
+        targets=stream.ends() if until_caught_up else None,
         show=show,
     )
 
@@ -327,25 +319,3 @@ def _refuse_unshared(config: Config, nodes: int) -> None:
         way_out = "Name a folder that every node mounts and set output.shared: true"
         folder = str(config.output.parquet)
         raise ConfigInvalid([Mistake("output.parquet", folder, problem, way_out)])
-
-
-def _refuse_expired(config: Config, admin: Any, journal_partitions: int) -> None:
-    """Raise ClusterUnfit where the job has written before, and its offsets are gone."""
-    journal_topic = config.journal.topic
-    ends = admin.ends([Partition(journal_topic, number) for number in range(journal_partitions)])
-    if any(ends.values()):
-        raise ClusterUnfit(
-            f"group {config.group} has no offsets, though {journal_topic} shows that the job has "
-            "run: they expired (7 days after a stopped job's last commit, by default) or were "
-            "deleted, and a start from anywhere would lose records or score them twice. Start "
-            "under another job name, or make the job's topics anew"
-        )
-
-
-def _unfit(mistakes: Sequence[Mistake]) -> ClusterUnfit:
-    return ClusterUnfit("\n".join(str(mistake) for mistake in mistakes))
-
-
-def _refuse(mistakes: Sequence[Mistake], error: Callable[[Sequence[Mistake]], Exception]) -> None:
-    if mistakes:
-        raise error(mistakes)

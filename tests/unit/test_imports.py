@@ -9,17 +9,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the bottom up: a module imports its own layer and those above it in this table.
 LAYERS = {
     "values": "batch control errors recipe model schema config ports",
-    "pure": "ledger batcher journal archived commit dead_letters progress layout topology settings document "
-    "kafka_keys shapes explain scaffold model_folder signature decode json_types json_repair "
-    "json_structs json_flat _scan score rows encode _encode",
-    "roles": "dispatch feeder fleet slots archiver keeper status run",
-    "wire": "wire",
+    "pure": "ledger batcher journal archived commit dead_letters progress layout handover reset "
+    "topology settings document kafka_keys shapes explain scaffold model_folder signature decode "
+    "json_types json_repair json_structs json_flat _scan score rows encode _encode",
+    "roles": "dispatch feeder fleet slot slots archiver keeper status run",
+    "wire": "stream wire",
     "main": "signals main",
     "commands": "topics records check replay submit produce tables view commands",
     "cli": "cli",
 }
 # What an edge or a double may know beside values: rules and forms without a role.
-EDGES_KNOW = {*LAYERS["values"].split(), "layout", "topology", "kafka_keys", "status"}
+RULES = "layout handover reset topology kafka_keys status journal archived"
+EDGES_KNOW = {*LAYERS["values"].split(), *RULES.split()}
 IMPORT_EDGES = {
     *LAYERS["wire"].split(),
     "main",

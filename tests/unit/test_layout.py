@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.batch import Partition
 from pipeline.control import Assignment, Layout
-from pipeline.errors import ClusterUnfit
+from pipeline.errors import AnotherRunTookOver, ClusterUnfit
 from pipeline.layout import (
     Stored,
     decode,
@@ -95,11 +95,12 @@ def test_a_partition_is_new_to_a_slot_that_has_not_claimed_since() -> None:
 
 
 def test_a_partition_that_was_claimed_once_is_never_new_again() -> None:
-    """Once the slot's offsets tell of it, a missing offset is an error."""
+    """Once the slot's offsets tell of it a missing one is an error, whatever the run began with."""
     grown = changed(partitions=6)
-    claim = Assignment(0, grown, (*PARTITIONS, Partition("in", 4)), topic_partitions=6)
-    with pytest.raises(ClusterUnfit, match="no committed offset for in/4, though it had one"):
-        plan_claim(claim, {p: stored(layout=grown) for p in PARTITIONS}, "g")
+    for known in (grown, LAYOUT):
+        claim = Assignment(0, known, (*PARTITIONS, Partition("in", 4)), topic_partitions=6)
+        with pytest.raises(ClusterUnfit, match="no committed offset for in/4, though it had one"):
+            plan_claim(claim, {p: stored(layout=grown) for p in PARTITIONS}, "g")
 
 
 def test_a_partition_that_a_first_start_did_not_commit_is_lost() -> None:
@@ -131,8 +132,8 @@ def test_a_slot_without_old_partitions_may_get_new_ones() -> None:
             "in/0 belongs to layout 1 with 3 slots, this run has layout 1 with 2",
         ),
         (
-            {p: stored(layout=changed(generation=2)) for p in PARTITIONS},
-            "in/0 belongs to layout 2 with 2 slots, this run has layout 1 with 2",
+            {p: stored(layout=changed(generation=0)) for p in PARTITIONS},
+            "in/0 belongs to layout 0 with 2 slots, this run has layout 1 with 2: a feeder of",
         ),
         (
             {p: Stored(5, "") for p in PARTITIONS},
@@ -150,7 +151,15 @@ def test_a_slot_without_old_partitions_may_get_new_ones() -> None:
 )
 def test_what_does_not_fit_is_refused(held: dict[Partition, Stored], message: str) -> None:
     """Each refusal names what was found, what was expected and the way out."""
-    with pytest.raises(ClusterUnfit, match=re.escape(message)):
+    with pytest.raises(ClusterUnfit, match=re.escape(message)) as refused:
+        plan_claim(assignment(), held, "g")
+    assert "headrace" in str(refused.value)
+
+
+def test_a_feeder_that_reads_a_newer_layout_leaves_it_the_stream() -> None:
+    """It was assigned its slot before a hand-over: its run ends as one that was fenced."""
+    held = {p: stored(layout=changed(generation=2, slots=3)) for p in PARTITIONS}
+    with pytest.raises(AnotherRunTookOver, match="layout 2 with 3 slots"):
         plan_claim(assignment(), held, "g")
 
 

@@ -174,6 +174,7 @@ class World:
                     self.actors, self.clock, Archive(self.build_archiver, (), 7 * 86_400.0, 1)
                 ),
                 ends=ends or self.ends,
+                partitions=lambda: self.partitions,
                 targets=self.ends() if self.until_caught_up else None,
                 show=self.show,
             ),
@@ -351,3 +352,24 @@ def test_orders_and_reports_travel_between_processes() -> None:
     orders = Orders(0.25, (ReplicaRef(1, None),), ReplicaRef(2, None), drain=True)
     assert pickle.loads(pickle.dumps(orders)) == orders
     assert Report.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+def test_partitions_that_are_added_while_it_runs_are_scored_too() -> None:
+    """From their log's start, by the slot that they belong to, which claims anew with them."""
+    world = World(until_caught_up=False)
+    world.feed(4)
+    added = Partition("fraud.events", PARTITIONS)
+
+    def grow(status: Status) -> None:
+        if status.records_in == 12 and added not in world.partitions:
+            world.log.create("fraud.events", PARTITIONS + 1)
+            world.log.create("fraud.predictions", PARTITIONS + 1)
+            world.log.feed(added, [b"v"] * 5)
+            world.partitions.append(added)
+        world.stop = status.records_in == 17
+
+    world.on_status = grow
+    status = world.driver().run()
+    assert (status.records_in, status.feeders_replaced) == (17, 0)
+    assert sum(len(table) for table in world.files.visible.values()) == 17
+    assert world.log.committed("fraud", [added])[added].offset == 5

@@ -11,6 +11,7 @@ from pipeline.control import (
     Assignment,
     Layout,
     Orders,
+    PartitionReport,
     ReplicaRef,
     Report,
     Timing,
@@ -24,8 +25,8 @@ from pipeline.errors import (
     Retriable,
     TooManyDeadLetters,
 )
+from pipeline.slot import FIRST_PAUSE_SECONDS, State
 from pipeline.slots import (
-    FIRST_PAUSE_SECONDS,
     HANG_SECONDS,
     LONGEST_PAUSE_SECONDS,
     LOST_STARTS,
@@ -35,7 +36,6 @@ from pipeline.slots import (
     TURNS_AHEAD,
     UNMEASURED_HANG_SECONDS,
     Slots,
-    State,
     Work,
 )
 from pipeline.testing import ManualClock, MemoryActors
@@ -509,3 +509,72 @@ def test_closing_ends_every_feeder() -> None:
     desk.step()
     desk.slots.close()
     assert desk.actors.alive() == []
+
+
+def drains(slot: int, orders: Orders) -> Report:
+    return replace(REPORT, slot=slot, records_in=3, drained=orders.drain)
+
+
+def test_new_partitions_go_to_a_successor_once_the_feeder_has_drained() -> None:
+    """Its slot alone is asked to drain; the successor claims at once, with the others as before."""
+    desk = Desk(2)
+    desk.script.turn = drains
+    for _ in range(3):
+        desk.step()
+    desk.slots.grow([Partition("in", n) for n in range(3)])
+    for _ in range(4):
+        desk.step()
+    made = [(a.slot, a.partitions, a.topic_partitions) for a in desk.script.assignments]
+    assert made[2:] == [(0, (Partition("in", 0), Partition("in", 2)), 3)]
+    assert [slot.state for slot in desk.slots.slots] == [State.RUNNING, State.RUNNING]
+    assert desk.slots.slots[0].totals()[0] == 6
+    assert desk.slots.successors == 0
+    desk.slots.grow([Partition("in", n) for n in range(3)])
+    for _ in range(4):
+        desk.step()
+    assert len(desk.script.assignments) == 3, "what a slot has is not new to it"
+
+
+def test_a_run_that_ends_takes_no_new_partitions_in() -> None:
+    """A slot that drains for both reasons is drained for good."""
+    desk = Desk()
+    desk.script.turn = drains
+    for _ in range(3):
+        desk.step()
+    desk.slots.grow([Partition("in", n) for n in range(2)])
+    for _ in range(4):
+        desk.step(orders=replace(ORDERS, drain=True))
+    assert (desk.state, len(desk.script.assignments)) == (State.DRAINED, 1)
+
+
+def test_a_feeder_that_dies_meanwhile_is_succeeded_with_the_new_partitions() -> None:
+    """Whichever way it ends, its successor has them."""
+    desk = Desk()
+    for _ in range(2):
+        desk.step()
+    desk.slots.grow([Partition("in", n) for n in range(2)])
+    desk.script.turn = failing(RuntimeError("died"))
+    for _ in range(3):
+        desk.step(1.0)
+    assert desk.script.assignments[-1].partitions == (Partition("in", 0), Partition("in", 1))
+
+
+def test_a_take_over_says_who_died_and_from_where_it_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The process that ended and why; then its successor's, how long it took, and the offsets."""
+    caplog.set_level("INFO")
+    desk = Desk()
+    desk.step()
+    desk.script.turn = failing(RuntimeError("died"))
+    desk.step()
+    assert "feeder of slot 0 (process" in caplog.text
+    assert "died" in caplog.text
+    at = PartitionReport(Partition("in", 0), 42, 42, 42, 42, None)
+    desk.script.turn = lambda _s, _o: replace(REPORT, epoch=7, partitions=(at,))
+    for _ in range(3):
+        desk.step(1.0)
+    taken = [text for text in caplog.messages if "taken over" in text]
+    assert len(taken) == 1
+    assert "slot 0 is taken over after 2.0 s" in taken[0]
+    assert "epoch 7: in/0 from 42" in taken[0]

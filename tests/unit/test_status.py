@@ -6,7 +6,7 @@ from pipeline.batch import Partition
 from pipeline.control import ArchiveReport, PartitionReport, Report, WaitingOn
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.settings import parse
-from pipeline.slots import Slot
+from pipeline.slot import Slot
 from pipeline.status import (
     Status,
     archive_status,

@@ -116,14 +116,6 @@ def test_limits_of_input_and_of_missing_topics_are_not_judged_here() -> None:
             "was deleted and made again since group fraud committed its offsets",
         ),
         (
-            {"slots": 3},
-            {},
-            {},
-            "slots",
-            3,
-            "was started with 2 slots, which its offsets are kept by. Leave it out, or set it to 2",
-        ),
-        (
             {},
             {"slots": 5, "ordered": False},
             {"journal": 5},
@@ -137,7 +129,7 @@ def test_limits_of_input_and_of_missing_topics_are_not_judged_here() -> None:
             {"events": 2 * MOST_PARTITIONS + 1},
             "slots",
             1,
-            f"would own more than {MOST_PARTITIONS} partitions each. Start the job with 3 or more",
+            f"would own more than {MOST_PARTITIONS} partitions each. Set slots to 3 or more",
         ),
         (
             {},
@@ -161,7 +153,7 @@ def test_limits_of_input_and_of_missing_topics_are_not_judged_here() -> None:
             {"journal": 3},
             "journal.topic",
             "fraud.journal",
-            "has 3 partitions, and the job has 4 slots, one for each. Add partitions up to 4",
+            "has 3 partitions, and the job has 4 slots, one for each. `headrace create-topics CONFIG` adds",
         ),
     ],
 )
@@ -204,10 +196,9 @@ def test_what_fits_by_a_hair_is_no_mistake(
 def test_mistakes_of_a_layout_come_together() -> None:
     """One start tells all there is to mend."""
     found = topics(predictions=topic("fraud.predictions", 3), journal=topic("fraud.journal", 1))
-    mistakes = list(unfit_layout(config(slots=3), replace(LAYOUT, topic_id="old"), found))
+    mistakes = list(unfit_layout(CONFIG, replace(LAYOUT, topic_id="old"), found))
     assert [one.setting for one in mistakes] == [
         "input.topic",
-        "slots",
         "output.topic",
         "journal.topic",
     ]

@@ -1,4 +1,4 @@
-"""The control plane: topics, ends of logs, the stored layout, and the first start of a job."""
+"""The control plane: topics, ends of logs, and a group's offsets without waiting for any."""
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Producer,
     TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -24,24 +24,17 @@ from confluent_kafka.admin import (
 
 from pipeline import layout as layouts
 from pipeline.batch import Partition
-from pipeline.control import Layout
 from pipeline.edges.kafka.clients import (
     common,
     consumer_settings,
-    producer_settings,
     translate,
     translating,
 )
-from pipeline.edges.kafka.offsets import stored, with_metadata
-from pipeline.errors import ClusterUnfit, Retriable
+from pipeline.edges.kafka.offsets import stored
+from pipeline.errors import ClusterUnfit
 from pipeline.topology import Topic
 
 CALL_SECONDS = 10.0
-
-
-def transactional_id(group: str, slot: int) -> str:
-    """The fence of one slot. Nothing in it is random: who shares the group shares the fence."""
-    return f"{group}.{slot:04d}"
 
 
 class KafkaAdmin:
@@ -86,14 +79,15 @@ class KafkaAdmin:
         with translating(f"creating topic {name}"):
             self._admin.create_topics([topic], request_timeout=CALL_SECONDS)[name].result()
 
-    def ends(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        """The last stable offset of each partition."""
+    def ends(self, partitions: Sequence[Partition], *, stable: bool = True) -> dict[Partition, int]:
+        """The last stable offset of each partition, or the end behind what is unstable too."""
+        isolation = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         asked = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
         found = {}
         with translating("reading the ends of the log"):
             futures = self._admin.list_offsets(
                 asked,
-                isolation_level=IsolationLevel.READ_COMMITTED,
+                isolation_level=isolation,
                 request_timeout=CALL_SECONDS,
             )
             for item, future in futures.items():
@@ -126,6 +120,12 @@ class KafkaAdmin:
             default=0,
         )
 
+    def grow(self, name: str, partitions: int) -> None:
+        """Add partitions to a topic, up to this number."""
+        wanted = NewPartitions(name, partitions)
+        with translating(f"adding partitions to topic {name}"):
+            self._admin.create_partitions([wanted], request_timeout=CALL_SECONDS)[name].result()
+
     def operations(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
         """What this user may do with each topic, in Kafka's words; none where it does not tell."""
         wanted = list(names)
@@ -154,95 +154,18 @@ class KafkaAdmin:
             futures = self._admin.delete_consumer_groups([group], request_timeout=CALL_SECONDS)
             futures[group].result()
 
-    # -- the layout ------------------------------------------------------------------------------
-
-    def open_layout(self, group: str, topic: Topic, fresh: Layout, start: str) -> Layout:
-        """The stored layout, with every slot fenced and its epoch moved on for this run.
-
-        The fences end what dead owners left open, which would block offsets and readers; the
-        epochs tell the feeders of another run at once that they have a successor. At the first
-        start commits `fresh` with the positions that `start` means, under the first slot's id in
-        one transaction, so that of two first starts only one succeeds.
-        Raises Fenced, ClusterUnfit, Retriable.
-        """
-        first = self._fencing(group, 0)
-        layout = layouts.stored_layout(self._stable(group, topic), group)
-        if layout is None:
-            positions = self.starting_points(topic, start)
-            self._commit(first, group, with_metadata(positions, fresh, 0, 0))
-            return fresh
-        fences = [first, *(self._fencing(group, slot) for slot in range(1, layout.slots))]
-        stored = self._stable(group, topic)
-        for slot, producer in enumerate(fences):
-            own = {p: item for p, item in stored.items() if p.number % layout.slots == slot}
-            if own:
-                epoch = 1 + max(layouts.decode(p, item, group).epoch for p, item in own.items())
-                positions = {partition: item.offset for partition, item in own.items()}
-                self._commit(producer, group, with_metadata(positions, layout, epoch, 0))
-        return layout
-
-    def _commit(self, producer: Producer, group: str, offsets: list[TopicPartition]) -> None:
-        with translating(f"committing the layout of group {group}"):
-            producer.begin_transaction()
-            producer.send_offsets_to_transaction(offsets, self._group_metadata(group), CALL_SECONDS)
-            producer.commit_transaction(CALL_SECONDS)
-
-    def open_layout_unfenced(self, group: str, topic: Topic, fresh: Layout, start: str) -> Layout:
-        """The same under `at_least_once`, where nothing fences."""
-        layout = layouts.stored_layout(self._stable(group, topic), group)
-        if layout is None:
-            positions = self.starting_points(topic, start)
-            consumer = Consumer(consumer_settings(self._settings, group))
-            with translating(f"first start of group {group}"):
-                consumer.commit(offsets=with_metadata(positions, fresh, 0, 0), asynchronous=False)
-            consumer.close()
-            return fresh
-        return layout
-
-    def _fencing(self, group: str, slot: int) -> Producer:
-        """Fence whoever holds the slot's id, which also ends its open transaction."""
-        name = transactional_id(group, slot)
-        producer = Producer({**producer_settings(self._settings, 0), "transactional.id": name})
-        with translating(f"fencing {name}"):
-            producer.init_transactions(3 * CALL_SECONDS)
-        return producer
-
-    def _stable(self, group: str, topic: Topic) -> dict[Partition, layouts.Stored]:
-        consumer = Consumer(consumer_settings(self._settings, group))
-        asked = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-        try:
-            found = consumer.committed(asked, timeout=CALL_SECONDS / 2)
-        except KafkaException as problem:
-            if problem.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001
-                raise translate(problem.args[0], f"reading offsets of group {group}") from problem
-            raise Retriable(
-                f"the offsets of group {group} stay unstable: a transaction that is none of this "
-                "job's holds them open. Find it with `kafka-transactions.sh find-hanging` and "
-                "abort it"
-            ) from problem
-        finally:
-            consumer.close()
-        return stored(found)
-
-    def _group_metadata(self, group: str) -> object:
-        consumer = Consumer(consumer_settings(self._settings, group))
-        metadata = consumer.consumer_group_metadata()
-        consumer.close()
-        return metadata
-
     def starting_points(self, topic: Topic, start: str) -> dict[Partition, int]:
-        """Offsets of `earliest`, `latest` or the first record at or after an ISO-8601 time."""
-        partitions = [Partition(topic.name, number) for number in range(topic.partitions)]
+        """Next offsets at `earliest`, `latest` or the first record at or after an ISO-8601 time."""
         if start == "latest":
-            return self.ends(partitions)
+            return self.ends(topic.all)
         if start == "earliest":
             spec = OffsetSpec.earliest()
         else:
             moment = datetime.datetime.fromisoformat(start)
             spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
-        with translating(f"finding input.start = {start}"):
+        with translating(f"finding the offsets of {start}"):
             futures = self._admin.list_offsets(
-                {TopicPartition(*partition): spec for partition in partitions},
+                {TopicPartition(*partition): spec for partition in topic.all},
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=CALL_SECONDS,
             )

@@ -33,6 +33,11 @@ REFUSED = frozenset(
 )
 
 
+def transactional_id(group: str, slot: int) -> str:
+    """The fence of one slot. Nothing in it is random: who shares the group shares the fence."""
+    return f"{group}.{slot:04d}"
+
+
 def common(settings: Mapping[str, str]) -> dict[str, Any]:
     """The user's settings, and those of ours that every client shares."""
     return {

@@ -1,14 +1,38 @@
 """Reads the journal topic and keeps the archive's progress."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from pipeline import journal
 from pipeline.edges.kafka.clients import consumer_settings, translate, translating
-from pipeline.errors import ClusterUnfit
+from pipeline.errors import ClusterUnfit, Retriable
 from pipeline.ports import JournalRecord
+from pipeline.topology import Topic
 
 CALL_SECONDS = 10.0
+# A poll waits so long for as many records as it asks for.
+POLL_SECONDS = 0.1
+# A commit's record follows its chunks, of which a commit has tens.
+TAIL_RECORDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The archive's progress in one journal partition, None before its first, and the log there."""
+
+    offset: int | None
+    note: str
+    low: int
+    high: int
+
+    @property
+    def lost(self) -> bool:
+        """Whether records were removed, or the topic made anew, before they were archived."""
+        return self.offset is not None and not self.low <= self.offset <= self.high
 
 
 class KafkaJournal:
@@ -25,8 +49,8 @@ class KafkaJournal:
     def _asked(self) -> list[TopicPartition]:
         return [TopicPartition(self._topic, number) for number in self._partitions]
 
-    def start(self) -> Mapping[int, tuple[int, str]]:
-        """Assign every partition at its progress, or at the log's start the first time."""
+    def standing(self) -> dict[int, Standing]:
+        """How far each partition is archived. Raises Retriable."""
         with translating(f"reading the progress of group {self._group}"):
             stored = self._consumer.committed(self._asked(), timeout=CALL_SECONDS)
         found = {}
@@ -37,15 +61,23 @@ class KafkaJournal:
                 low, high = self._consumer.get_watermark_offsets(
                     TopicPartition(self._topic, item.partition), timeout=CALL_SECONDS
                 )
-            offset, note = (item.offset, item.metadata or "") if item.offset >= 0 else (low, "")
-            if not low <= offset <= high:
+            offset = item.offset if item.offset >= 0 else None
+            found[item.partition] = Standing(offset, item.metadata or "", low, high)
+        return found
+
+    def start(self) -> Mapping[int, tuple[int, str]]:
+        """Assign every partition at its progress, or at the log's start the first time."""
+        found = {}
+        for number, at in self.standing().items():
+            if at.lost:
                 raise ClusterUnfit(
-                    f"{self._topic}/{item.partition} holds offsets {low} to {high}, and the "
-                    f"archive stands at {offset}: retention removed rows before they were in "
-                    "Parquet. The predictions topic still has what its own retention keeps; give "
-                    "the journal 7 days or more, and start the job under another name"
+                    f"{self._topic}/{number} holds offsets {at.low} to {at.high}, and the archive "
+                    f"stands at {at.offset}: retention removed rows before they were in Parquet, "
+                    "or the topic was made anew. Give the journal 7 days or more. `headrace "
+                    "offsets CONFIG --to` with an ISO 8601 time scores the records since then "
+                    "again, and with skip-gap leaves those rows out of Parquet"
                 )
-            found[item.partition] = (offset, note)
+            found[number] = (at.low, "") if at.offset is None else (at.offset, at.note)
         with translating(f"reading {self._topic}"):
             self._consumer.assign(
                 [TopicPartition(self._topic, number, at) for number, (at, _) in found.items()]
@@ -102,3 +134,55 @@ class KafkaJournal:
     def close(self) -> None:
         """Give the connections back."""
         self._consumer.close()
+
+
+def newest_writer(settings: Mapping[str, str], group: str, topic: Topic) -> tuple[int, int]:
+    """The newest generation and epoch that the journal knows of, (0, 0) where it is empty.
+
+    They count where offsets are lost: the archive takes no records of an older generation.
+    """
+    generation = epoch = 0
+    with closing(Consumer(consumer_settings(settings, group))) as consumer:
+        for partition in topic.all:
+            with translating(f"reading {partition}"):
+                low, high = consumer.get_watermark_offsets(
+                    TopicPartition(*partition), timeout=CALL_SECONDS
+                )
+            size = TAIL_RECORDS
+            while low < high:
+                since = max(low, high - size)
+                found = list(_writers(consumer, TopicPartition(*partition, since)))
+                for one in found:
+                    generation, epoch = max(generation, one.layout), max(epoch, one.epoch)
+                if found or since == low:
+                    break
+                size *= 10
+    return generation, epoch
+
+
+def _writers(
+    consumer: Consumer, since: TopicPartition
+) -> Iterator[journal.CommitRecord | journal.RollRecord]:
+    """The commit and roll records of one partition from `since` to its end."""
+    name = f"{since.topic}/{since.partition}"
+    with translating(f"reading {name}"):
+        consumer.assign([since])
+    heard = time.monotonic()
+    while time.monotonic() - heard < CALL_SECONDS:
+        with translating(f"reading {name}"):
+            messages: list[Message] = consumer.consume(TAIL_RECORDS, POLL_SECONDS)
+        if messages:
+            heard = time.monotonic()
+        for message in messages:
+            error = message.error()
+            if error is None:
+                kind = journal.read_key(message.key()).kind
+                if kind == journal.COMMIT:
+                    yield journal.read_commit(message.value())
+                elif kind == journal.ROLL:
+                    yield journal.read_roll(message.value())
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                return
+            elif not error.retriable():
+                raise translate(error, f"reading {name}")
+    raise Retriable(f"reading {name}: the broker gave nothing for {CALL_SECONDS:.0f} s")

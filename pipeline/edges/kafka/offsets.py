@@ -1,14 +1,15 @@
 """The group's committed offsets, with our metadata: read stably, planned, committed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline import layout as layouts
 from pipeline.batch import Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import consumer_settings, translate, translating
+from pipeline.errors import Retriable
 
 STABLE_READ_SECONDS = 5.0
 
@@ -30,22 +31,34 @@ class GroupOffsets:
                 for partition, item in found.items()
             }
         plan = layouts.plan_claim(assignment, found, self.group)
-        for partition in plan.fresh:
+        plan.positions.update(self.starts(plan.fresh))
+        return plan
+
+    def starts(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Where the log of each partition begins."""
+        found = {}
+        for partition in partitions:
             with translating(f"finding the start of {partition}"):
                 low, _ = self._consumer.get_watermark_offsets(
                     TopicPartition(*partition), timeout=STABLE_READ_SECONDS
                 )
-            plan.positions[partition] = low
-        return plan
+            found[partition] = low
+        return found
 
     def read(self, partitions: Sequence[Partition]) -> dict[Partition, layouts.Stored]:
         """The committed offsets; raises Retriable while a transaction on them stays open."""
         asked = [TopicPartition(*partition) for partition in partitions]
-        with translating(
-            f"group {self.group}: reading offsets within {STABLE_READ_SECONDS:.0f} s, "
-            "which an open transaction on them prevents"
-        ):
+        try:
             found = self._consumer.committed(asked, timeout=STABLE_READ_SECONDS)
+        except KafkaException as problem:
+            error = problem.args[0]
+            if error.code() != KafkaError._TIMED_OUT:  # noqa: SLF001
+                raise translate(error, f"reading offsets of group {self.group}") from problem
+            raise Retriable(
+                f"the offsets of group {self.group} stay unstable for {STABLE_READ_SECONDS:.0f} s: "
+                "a transaction that is none of this job's holds them open, or the broker does not "
+                "answer. Find it with `kafka-transactions.sh find-hanging` and abort it"
+            ) from problem
         return stored(found)
 
     def group_metadata(self) -> Any:

@@ -137,7 +137,7 @@ def _take_event(error: KafkaError, place: Partition, offset: int, ends: dict[int
         raise ClusterUnfit(
             f"{place}: the committed offset{at} is not in the log any more ({error.str()}): "
             "retention removed records before they were scored. Give the topic a longer "
-            "retention.ms, and start the job under another name to go on from what is left"
+            "retention.ms; `headrace offsets CONFIG --to skip-gap` goes on from what is left"
         )
     elif not error.retriable():
         raise translate(error, f"reading {place}")
