@@ -8,8 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline import commands
+from pipeline import commands, shapes
 from pipeline.errors import HeadraceError
+from pipeline.reset import SKIP_GAP
 
 INTERRUPTED = 130
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _add_produce,
         _add_run,
         _add_status,
+        _add_offsets,
         _add_dlq,
         _add_submit,
     ):
@@ -149,6 +151,21 @@ def _add_status(known: Any) -> None:
     parser.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
 
 
+def _add_offsets(known: Any) -> None:
+    text = "set where a job goes on: after lost offsets, or to score records again"
+    parser = _command(known, "offsets", text, commands.offsets)
+    _add_config(parser)
+    parser.add_argument(
+        "--to",
+        type=_place,
+        required=True,
+        metavar="earliest|latest|TIME|skip-gap",
+        help="the log's start, its end, the first record since an ISO 8601 time with its zone, or "
+        "the log's start only where records at the offset are gone",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
 def _add_dlq(known: Any) -> None:
     parser = known.add_parser("dlq", help="look at dead letters, and send them back")
     actions = parser.add_subparsers(dest="dlq", required=True, metavar="ACTION")
@@ -185,6 +202,15 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is no number of at least 1")
     return value
+
+
+def _place(text: str) -> str:
+    if text != SKIP_GAP:
+        try:
+            shapes.start(text)
+        except shapes.WrongError as problem:
+            raise argparse.ArgumentTypeError(f"{text} {problem}") from None
+    return text
 
 
 def _rate(text: str) -> float:

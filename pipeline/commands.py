@@ -146,6 +146,35 @@ def status(chosen: argparse.Namespace) -> int:
         time.sleep(WATCH_SECONDS)
 
 
+def offsets(chosen: argparse.Namespace) -> int:
+    """Show what would change, ask, then set the offsets."""
+    from rich.console import Console
+
+    from pipeline import offsets as resets
+    from pipeline import tables
+
+    config = load(chosen.config, os.environ)
+    console = Console()
+    console.print(tables.of_reset(resets.look(config, chosen.to)))
+    say(_reset_warning(config))
+    if not chosen.yes and not _agreed():
+        say("nothing was changed")
+        return 1
+    done = resets.apply(config, chosen.to)
+    moved = sum(move.before != move.after for move in done.moves)
+    say(f"{moved} of {len(done.moves)} partitions of {config.input.topic} go on elsewhere")
+    return 0
+
+
+def _reset_warning(config: Any) -> str:
+    if config.delivery == "at_least_once":
+        return (
+            "Stop the job before you go on: under at_least_once nothing fences a run, and one that "
+            "goes on keeps its rows out of Parquet and makes the next start refuse its offsets."
+        )
+    return "A run of the job that is at work ends with exit code 3; start it again afterwards."
+
+
 def dlq_list(chosen: argparse.Namespace) -> int:
     """Group dead letters by reason."""
     import msgspec

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.offsets import Reset
 from pipeline.replay import Letters
 from pipeline.status import ArchiveStatus, Status
 from pipeline.view import View
@@ -100,6 +101,21 @@ def _run(run: Status) -> list[RenderableType]:
             replicas.add_row(one.state, str(one.replica), *cells)
         parts.append(replicas)
     return parts
+
+
+def of_reset(reset: Reset) -> RenderableType:
+    """Where each partition goes on, and what that means for its records."""
+    counts = ("skipped, at most", "scored again, at most")
+    table = _table("offsets", "partition", "from", "to", *counts)
+    for move in reset.moves:
+        places, made = (move.before, move.after), (move.skipped or None, move.again or None)
+        table.add_row(str(move.partition), *map(_number, (*places, *made)))
+    lost = [
+        f"{partition}: the archive stands at {at:,}, and the log begins at {low:,}: what was "
+        "removed before it was archived is not in Parquet"
+        for partition, (at, low) in sorted(reset.unarchived.items())
+    ]
+    return Group(table, *map(Text, lost))
 
 
 def of_letters(letters: Letters) -> str:

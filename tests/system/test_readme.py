@@ -199,6 +199,11 @@ def replay_letters(reader: Reader, block: Block) -> None:
     assert "1 records sent back to iris.events" in said
 
 
+def keep_the_offsets(reader: Reader, block: Block) -> None:
+    """Nothing is gone, so that every partition stays where it stood."""
+    assert "0 of 4 partitions of iris.events go on elsewhere" in reader.shell(block.text)
+
+
 def use_a_cluster(reader: Reader, block: Block) -> None:
     """The job runs on a real head; stopped as `submit` says, it has finished what it was given."""
     head = reader.fixture("head")
@@ -254,6 +259,7 @@ RULES: dict[tuple[str, str], Callable[[Reader, Block], None]] = {
     ("yaml", "job: fraud"): parse_config,
     ("yaml", "sha256:"): parse_model,
     ("bash", "headrace dlq"): replay_letters,
+    ("bash", "headrace offsets"): keep_the_offsets,
     ("bash", "headrace submit"): use_a_cluster,
 }
 

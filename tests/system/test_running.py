@@ -2,126 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import pytest
 import small_job
 from audit import assert_exactly_once, assert_ordered, outcome
-from confluent_kafka import Producer
+from runs import GOOD, actors, committed, finished, good, produce, running, started, topics, until
 
 from jobs.local_broker import create_topics
 from pipeline.edges.kafka.admin import KafkaAdmin
-from pipeline.errors import Retriable
 
-SECONDS = 120.0
-GOOD = b'{"features": [1, 2, 3]}'
 SLOW_ROLLS = {"roll": {"interval_seconds": 2}}
-
-
-def topics(bootstrap, job, partitions=4, predictions=None):
-    create_topics(
-        bootstrap,
-        {
-            f"{job}.events": partitions,
-            f"{job}.predictions": predictions or partitions,
-            f"{job}.dead": 1,
-            f"{job}.journal": partitions,
-        },
-    )
-
-
-def produce(bootstrap, topic, records, partitions=4):
-    """Send (key, value, headers) records round robin; returns their places."""
-    producer = Producer({"bootstrap.servers": bootstrap, "message.max.bytes": 4 << 20})
-    places = []
-
-    def delivered(error, message):
-        assert error is None, error
-        places.append((message.partition(), message.offset()))
-
-    for number, (key, value, headers) in enumerate(records):
-        producer.produce(topic, value, key, number % partitions, delivered, headers=headers or None)
-        producer.poll(0)
-    assert producer.flush(SECONDS) == 0
-    return places
-
-
-def good(count, start=0):
-    return [(b"k%d" % (n % 50), GOOD, None) for n in range(start, start + count)]
-
-
-@pytest.fixture
-def cluster(ray_session):  # noqa: ARG001 - it runs while this is used
-    """The address of a Ray that is already there, which saves a start in each test."""
-    import ray
-
-    return ("--address", ray.get_runtime_context().gcs_address)
-
-
-def started(config, *flags, log=None):
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment["PYTHONFAULTHANDLER"] = "1"
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(config), *flags]
-    return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-
-
-def finished(process, expected=0):
-    try:
-        assert process.wait(SECONDS) == expected
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def running(config, tmp_path, *flags):
-    """A run in the background that a test ends itself; killed if the test does not."""
-    with (tmp_path / "run.log").open("ab") as log:
-        process = started(config, *flags, log=log)
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-
-def until(condition, what):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.2)
-
-
-def actors(process, role):
-    """Process ids of the run's actors of one role."""
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            title = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if title.startswith(f"ray::{role}"):
-            found.append(child.pid)
-    return found
-
-
-def committed(config, bootstrap):
-    """How many offsets are committed; a broker that has just started may not tell yet."""
-    try:
-        found = KafkaAdmin({"bootstrap.servers": bootstrap}).committed(
-            config.group, config.input.topic
-        )
-    except Retriable:
-        return 0
-    return sum(item.offset for item in found.values())
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
@@ -305,7 +196,7 @@ def test_a_job_whose_offsets_expired_is_not_started_anew_by_itself(
     finished(started(path, "--until-caught-up", *cluster))
     KafkaAdmin({"bootstrap.servers": kafka.bootstrap}).delete_group(topic_prefix)
     finished(started(path, "--until-caught-up", *cluster), expected=4)
-    assert "another job name" in capfd.readouterr().out
+    assert "headrace offsets CONFIG --to" in capfd.readouterr().out
 
 
 def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd):

@@ -47,6 +47,9 @@ def test_check_shows_the_mistakes_of_every_file(tmp_path, capsys):
         ["produce", "a.parquet", "--bootstrap", "h:1", "--rate", "0"],
         ["create-topics", "a.yaml", "--partitions", "0"],
         ["dlq"],
+        ["offsets", "a.yaml"],
+        ["offsets", "a.yaml", "--to", "yesterday"],
+        ["offsets", "a.yaml", "--to", "2026-01-31T08:00:00"],
         ["submit", "a.yaml"],
     ],
 )

@@ -15,7 +15,7 @@ LAYERS = {
     "roles": "dispatch feeder fleet slot slots archiver keeper status run",
     "wire": "stream wire",
     "main": "signals main",
-    "commands": "topics records check replay submit produce tables view commands",
+    "commands": "topics records check replay offsets submit produce tables view commands",
     "cli": "cli",
 }
 # What an edge or a double may know beside values: rules and forms without a role.
