@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _add_run,
         _add_status,
         _add_offsets,
+        _add_verify,
         _add_dlq,
         _add_submit,
     ):
@@ -164,6 +165,13 @@ def _add_offsets(known: Any) -> None:
         "the log's start only where records at the offset are gone",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_verify(known: Any) -> None:
+    text = "prove that a job's outputs are exactly what its input asks for"
+    parser = _command(known, "verify", text, commands.verify)
+    _add_config(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
 
 
 def _add_dlq(known: Any) -> None:

@@ -175,6 +175,32 @@ def _reset_warning(config: Any) -> str:
     return "A run of the job that is at work ends with exit code 3; start it again afterwards."
 
 
+def verify(chosen: argparse.Namespace) -> int:
+    """Hold a job's outputs to its promise, and say what was looked at and what was found."""
+    import msgspec
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pipeline import tables
+    from pipeline.verification import EXIT_CODES
+    from pipeline.verify import verify as hold
+
+    config = load(chosen.config, os.environ)
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        bar = progress.add_task("")
+
+        def show(what: str, done: int, total: int) -> None:
+            progress.update(bar, description=what, completed=done, total=total)
+
+        found = hold(config, show)
+    if chosen.json:
+        say(msgspec.json.encode(found).decode())
+    else:
+        Console().print(tables.of_verification(found))
+    return EXIT_CODES[found.result]
+
+
 def dlq_list(chosen: argparse.Namespace) -> int:
     """Group dead letters by reason."""
     import msgspec

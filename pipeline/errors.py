@@ -4,6 +4,7 @@ HeadraceError
 ├── ConfigInvalid        the user: mend the config, the model folder or the command line; exit 2
 ├── ClusterUnfit         the operator: mend a topic, a permission, a disk or the cluster; exit 4
 ├── TooManyDeadLetters   the user: look at the dead letters before going on; exit 5
+├── NotCheckable         the user: nothing is known to be wrong, nor that all is well; exit 6
 ├── AnotherRunTookOver   nobody: another run of this job owns the fence; exit 3
 ├── Fenced               the driver: ask whether it ordered the successor that fenced this feeder
 ├── OutcomeUnknown       the driver: start a successor, which finds out by reading
@@ -58,6 +59,12 @@ class TooManyDeadLetters(HeadraceError):
     """The share of dead letters passed `max_dead_ratio`: the schema is probably wrong."""
 
     exit_code = 5
+
+
+class NotCheckable(HeadraceError):
+    """What `headrace verify` was asked about, or a part of it, cannot be read."""
+
+    exit_code = 6
 
 
 class AnotherRunTookOver(HeadraceError):

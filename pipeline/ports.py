@@ -3,7 +3,7 @@
 `tests/contract` holds one suite for each port, run against the real thing and the double.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -226,6 +226,34 @@ class FileStore(Protocol):
 
     def attempt(self, name: str, schema: pa.Schema, compression: str) -> Attempt:
         """Begin a file; `name` is relative to the root, with `/` between folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records of one partition in offset order, column by column, as a check reads them back.
+
+    `position` is the offset after them, and after what follows them and holds no record.
+    """
+
+    offsets: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers]
+    position: int
+
+
+class Unreadable(Exception):
+    """A file that is no whole Parquet file; the text says why."""
+
+
+class ParquetFiles(Protocol):
+    """Reads visible files, for whoever checks them."""
+
+    def names(self) -> Sequence[str]:
+        """Names relative to the root of all Parquet files that a reader of the root would see."""
+
+    def rows(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows in order, some at a time; raises Unreadable, at a later one too."""
 
 
 class Clock(Protocol):

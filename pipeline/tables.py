@@ -1,4 +1,4 @@
-"""What people see of how a job stands, and of what lies in its dead-letter topic."""
+"""What people see of how a job stands, of its dead letters, and of what `verify` found."""
 
 import datetime
 
@@ -6,9 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.anomaly import MEANING, Anomaly
 from pipeline.offsets import Reset
 from pipeline.replay import Letters
 from pipeline.status import ArchiveStatus, Status
+from pipeline.verification import ANOMALIES, OK, Verification
 from pipeline.view import View
 
 
@@ -131,3 +133,34 @@ def of_letters(letters: Letters) -> str:
         lines += [f"  its letter:   {group.letter}", f"  its value:    {group.preview}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+_STYLES = {OK: "bold green", ANOMALIES: "bold red"}
+
+
+def of_verification(found: Verification) -> RenderableType:
+    """What was looked at, and what is wrong with it."""
+    ranges = _table(found.job, "partition", "from", "to", "records", "since the start", words=0)
+    for one in found.partitions:
+        whole = "yes" if one.whole else "no"
+        cells = (_number(one.first), _number(one.next), _number(one.records), whole)
+        ranges.add_row(str(one.partition), *cells)
+    parts: list[RenderableType] = [ranges]
+    if found.generation:
+        parts.append(Text(f"since offsets were set anew, with layout {found.generation}"))
+    repeats = f", {found.repeated:,} of them repeated" if found.repeated else ""
+    parts.append(
+        Text(
+            f"{found.delivery}: {found.predictions:,} predictions and {found.dead_letters:,} dead "
+            f"letters{repeats}; {found.files:,} Parquet files"
+        )
+    )
+    for anomaly in found.anomalies:
+        parts.append(
+            Text(f"{anomaly.anomaly} in {anomaly.where}: {anomaly.count:,}", style="bold red")
+        )
+        parts.append(Text(f"  {anomaly.anomaly}: {MEANING[Anomaly(anomaly.anomaly)]}"))
+        parts += [Text(f"  {example}") for example in anomaly.examples]
+    parts += [Text(f"not checkable: {reason}") for reason in found.not_checkable]
+    parts.append(Text(found.result, style=_STYLES.get(found.result, "bold yellow")))
+    return Group(*parts)

@@ -4,16 +4,18 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ClusterUnfit
+from pipeline.ports import Unreadable
 
 # An attempt this old belongs to nobody; a younger one may be a paused archiver's.
 ABANDONED_SECONDS = 24 * 3600.0
+READ_ROWS = 16_384
 
 
 def hidden_beside(root: Path) -> Path:
@@ -83,6 +85,32 @@ class LocalFiles:
     def attempt(self, name: str, schema: pa.Schema, compression: str) -> LocalAttempt:
         """Begin the file `name`."""
         return LocalAttempt(self._hidden, self._root / name, schema, compression)
+
+
+class VisibleFiles:
+    """What a reader of `root` sees; see `pipeline.ports.ParquetFiles`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def names(self) -> list[str]:
+        """All Parquet files but those that readers pass over: their path begins with _ or a dot."""
+        found = (path.relative_to(self._root) for path in self._root.rglob("*.parquet"))
+        return sorted(
+            path.as_posix()
+            for path in found
+            if not any(part.startswith(("_", ".")) for part in path.parts)
+        )
+
+    def rows(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows, at most `READ_ROWS` at a time."""
+        wanted = None if columns is None else list(columns)
+        try:
+            with pq.ParquetFile(self._root / name) as file:
+                for batch in file.iter_batches(READ_ROWS, columns=wanted):
+                    yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as problem:
+            raise Unreadable(str(problem)) from problem
 
 
 @contextlib.contextmanager

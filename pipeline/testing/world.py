@@ -1,14 +1,17 @@
 """Time, files and the background of a commit, each owned by the test."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from pipeline.errors import ClusterUnfit
+from pipeline.ports import Unreadable
 from pipeline.testing.forms import no_hook, no_wait
+
+READ_ROWS = 4
 
 
 class ManualClock:
@@ -125,7 +128,10 @@ class _Attempt:
 
 
 class MemoryFiles:
-    """Visible files by name. `attempts` counts those in the making; `full` refuses every write."""
+    """Visible files by name. `attempts` counts those in the making; `full` refuses every write.
+
+    Files whose names are in `torn` cannot be read.
+    """
 
     def __init__(self, hook: Callable[[str, str], None] = no_hook) -> None:
         self._hook = hook
@@ -133,6 +139,20 @@ class MemoryFiles:
         self.published: list[str] = []
         self.attempts = 0
         self.full = False
+        self.torn: set[str] = set()
+
+    def names(self) -> list[str]:
+        """What a reader sees."""
+        return sorted(self.visible)
+
+    def rows(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows, a few at a time."""
+        if name in self.torn:
+            raise Unreadable(f"{name} is torn")
+        table = self.visible[name]
+        for low in range(0, table.num_rows, READ_ROWS):
+            part = table.slice(low, READ_ROWS)
+            yield part if columns is None else part.select(list(columns))
 
     def refuse(self, name: str) -> None:
         """Raise ClusterUnfit where the disk is full."""

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.edges.parquet import LocalFiles
+from pipeline.edges.parquet import LocalFiles, VisibleFiles
 from pipeline.errors import ClusterUnfit
-from pipeline.ports import Attempt, FileStore
+from pipeline.ports import Attempt, FileStore, ParquetFiles, Unreadable
 from pipeline.testing import MemoryFiles
 
 SCHEMA = pa.schema(
@@ -25,6 +25,9 @@ class World(Protocol):
     """A store, and what a reader of it sees."""
 
     store: FileStore
+    reader: ParquetFiles
+
+    def tear(self, name: str) -> None: ...
 
     def visible(self) -> dict[str, pa.Table]: ...
 
@@ -35,7 +38,10 @@ class World(Protocol):
 
 class MemoryWorld:
     def __init__(self) -> None:
-        self.store = MemoryFiles()
+        self.store = self.reader = MemoryFiles()
+
+    def tear(self, name: str) -> None:
+        self.store.torn.add(name)
 
     def visible(self) -> dict[str, pa.Table]:
         return dict(self.store.visible)
@@ -51,6 +57,12 @@ class LocalWorld:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "out" / "fraud"
         self.store = LocalFiles(self.root)
+        self.reader = VisibleFiles(self.root)
+
+    def tear(self, name: str) -> None:
+        """As after a write that stopped before the footer."""
+        path = self.root / name
+        path.write_bytes(path.read_bytes()[:-20])
 
     def visible(self) -> dict[str, pa.Table]:
         """As a reader of the whole folder beside it would find them."""
@@ -105,6 +117,29 @@ def test_nothing_is_visible_until_published_and_then_all_of_it(world: World) -> 
     assert found["name"].to_pylist() == ["1", "2", "3"]
     assert found.schema.metadata[b"headrace.format"] == b"1"
     assert world.leftovers() == 0
+
+
+def test_what_is_visible_is_read_back(world: World) -> None:
+    """In the order of its rows, all columns or those that are asked for, and by sorted names."""
+    later = NAME.replace("7.parquet", "8.parquet")
+    written(world, (6,), name=later)
+    written(world, tuple(range(9)), (9, 10))
+    in_the_making = world.store.attempt(NAME.replace("7.parquet", "9.parquet"), SCHEMA, "zstd")
+    in_the_making.write(table(1))
+    assert world.reader.names() == [NAME, later]
+    found = pa.concat_tables(world.reader.rows(NAME))
+    assert found["n"].to_pylist() == list(range(11))
+    assert found["name"].to_pylist() == [str(n) for n in range(11)]
+    assert pa.concat_tables(world.reader.rows(NAME, ["n"])).column_names == ["n"]
+    in_the_making.abandon()
+
+
+def test_a_torn_file_is_told_from_a_whole_one(world: World) -> None:
+    """Whoever reads it learns that it is none, before or in the middle of its rows."""
+    written(world, (1, 2, 3))
+    world.tear(NAME)
+    with pytest.raises(Unreadable):
+        list(world.reader.rows(NAME))
 
 
 def test_what_is_abandoned_leaves_nothing(world: World) -> None:

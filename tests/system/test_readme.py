@@ -204,6 +204,13 @@ def keep_the_offsets(reader: Reader, block: Block) -> None:
     assert "0 of 4 partitions of iris.events go on elsewhere" in reader.shell(block.text)
 
 
+def verify_flowers(reader: Reader, block: Block) -> None:
+    """The job that the reader has just run has kept its promise."""
+    said = reader.shell(block.text)
+    assert f"{FLOWERS} predictions and 1 dead letters" in said
+    assert re.search(r"^ok$", said, re.MULTILINE), said
+
+
 def use_a_cluster(reader: Reader, block: Block) -> None:
     """The job runs on a real head; stopped as `submit` says, it has finished what it was given."""
     head = reader.fixture("head")
@@ -260,6 +267,7 @@ RULES: dict[tuple[str, str], Callable[[Reader, Block], None]] = {
     ("yaml", "sha256:"): parse_model,
     ("bash", "headrace dlq"): replay_letters,
     ("bash", "headrace offsets"): keep_the_offsets,
+    ("bash", "headrace verify"): verify_flowers,
     ("bash", "headrace submit"): use_a_cluster,
 }
 

@@ -11,11 +11,13 @@ LAYERS = {
     "values": "batch control errors recipe model schema config ports",
     "pure": "ledger batcher journal archived commit dead_letters progress layout handover reset "
     "topology settings document kafka_keys shapes explain scaffold model_folder signature decode "
-    "json_types json_repair json_structs json_flat _scan score rows encode _encode",
+    "json_types json_repair json_structs json_flat _scan score rows encode _encode "
+    "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_journal "
+    "audit_rows audit_job verification",
     "roles": "dispatch feeder fleet slot slots archiver keeper status run",
     "wire": "stream wire",
     "main": "signals main",
-    "commands": "topics records check replay offsets submit produce tables view commands",
+    "commands": "topics records check replay offsets submit produce view verify tables commands",
     "cli": "cli",
 }
 # What an edge or a double may know beside values: rules and forms without a role.

@@ -1,0 +1,45 @@
+"""The independent client: it connects as the job does, and knows where a key belongs."""
+
+import pytest
+
+from pipeline.edges.kafka_python import connection, partition_of
+from pipeline.errors import ConfigInvalid
+
+
+def test_librdkafkas_keys_become_kafka_pythons() -> None:
+    """What connects is translated; what tunes the writing path is left out."""
+    settings = {
+        "bootstrap.servers": "a:1,b:2",
+        "security.protocol": "sasl_ssl",
+        "sasl.mechanisms": "PLAIN",
+        "sasl.username": "me",
+        "sasl.password": "secret",
+        "ssl.ca.location": "ca.pem",
+        "ssl.endpoint.identification.algorithm": "none",
+        "linger.ms": "50",
+    }
+    assert connection(settings) == {
+        "client_id": "headrace-verify",
+        "bootstrap_servers": ["a:1", "b:2"],
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "secret",
+        "ssl_cafile": "ca.pem",
+        "ssl_check_hostname": False,
+    }
+
+
+def test_a_way_to_connect_that_it_does_not_know_is_refused() -> None:
+    """The key is named, its value is not, as it may be a secret."""
+    with pytest.raises(ConfigInvalid) as refused:
+        connection({"bootstrap.servers": "a:1", "sasl.oauthbearer.config": "hidden"})
+    assert "kafka.sasl.oauthbearer.config" in str(refused.value)
+    assert "hidden" not in str(refused.value)
+
+
+def test_keys_belong_where_javas_producer_puts_them() -> None:
+    """The values are those of Apache Kafka's own test of murmur2, by eight partitions."""
+    known = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536}
+    for key, digest in known.items():
+        assert partition_of(key, 8) == (digest & 0x7FFFFFFF) % 8
