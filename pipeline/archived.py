@@ -6,13 +6,17 @@ forgets what was expected, so that rows are compared only within one generation,
 older one, which only a writer without a fence can append, are used no more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import msgspec
 
 from pipeline.errors import ClusterUnfit
-from pipeline.journal import HANDOVER, CommitRecord, RollRecord
+from pipeline.journal import HANDOVER, RollRecord
+
+# [partition, first, next], as chunks and commit records have them.
+Spans: TypeAlias = Sequence[tuple[int, int, int]]
 
 
 @dataclass(slots=True)
@@ -43,21 +47,21 @@ class Archived:
         for number, offset in self.rolled.items():
             self.expected.setdefault(number, offset)
 
-    def accept(self, commit: CommitRecord) -> dict[int, tuple[int, int]]:
-        """Take in a commit of the present generation; what is accepted of it, as `accept` says."""
-        accepted = accept(self.expected, commit)
+    def accept(self, spans: Spans) -> dict[int, tuple[int, int]]:
+        """Take in spans of the present generation; what is accepted of them, as `accept` says."""
+        accepted = accept(self.expected, spans)
         for number, (_, following) in accepted.items():
             self.expected[number] = following
         return accepted
 
 
-def accept(expected: Mapping[int, int], commit: CommitRecord) -> dict[int, tuple[int, int]]:
+def accept(expected: Mapping[int, int], spans: Spans) -> dict[int, tuple[int, int]]:
     """The part `[first, next)` of each span that continues what is expected, by input partition.
 
     A partition that was never seen accepts whatever comes first.
     """
     accepted = {}
-    for number, first, following in commit.spans:
+    for number, first, following in spans:
         due = expected.get(number, first)
         if first <= due < following:
             accepted[number] = (due, following)

@@ -1,12 +1,13 @@
 """Journal to Parquet: the same rows under the same name, however often it is done again.
 
-Everything a file holds comes from the journal: its rows, its schema and compression from the
-chunks, its date from the commit records, its end from a roll record. The archiver so needs no
-job config, and a file that was being written when its archiver died is simply made again.
+Everything a file holds comes from the journal: its rows, date, schema and compression from the
+chunks, its end from a roll record. The archiver so needs no job config, and a file that was being
+written when its archiver died is simply made again.
 
 Rows are accepted only where they continue what was accepted before (`pipeline.archived`). Under
-`exactly_once` that is always so. Under `at_least_once` it drops what a successor repeats, and what
-a zombie writes beyond its place, which the successor writes again.
+`exactly_once` that is always so. Under `at_least_once` it drops what was repeated. Each chunk is
+taken or dropped by itself, as soon as it is read: to wait for its commit record would lose it where
+a successor's boundary comes between the two, though the offsets may be committed nevertheless.
 """
 
 import logging
@@ -44,7 +45,7 @@ class _File:
 
 @dataclass(slots=True)
 class _Line:
-    """One journal partition: where it is read, what was accepted, what waits for its commit.
+    """One journal partition: where it is read, what was accepted, what waits for its boundary.
 
     `bounded` says that no record follows the newest boundary so far, `ended` that the broker has
     told of none beyond the position.
@@ -54,7 +55,6 @@ class _Line:
     archived: Archived
     bounded: bool = False
     ended: bool = False
-    chunks: dict[tuple[str, int], list[tuple[int, bytes]]] = field(default_factory=dict)
     file: _File | None = None
     pending_rows: int = 0
     pending_since: int | None = None
@@ -83,9 +83,9 @@ class Archiver:
 
         Raises ClusterUnfit where the disk refuses or the journal cannot be read, Retriable.
         """
-        end = self._clock.monotonic() + seconds
+        deadline = self._clock.monotonic() + seconds
         met: set[int] = set()
-        while self._clock.monotonic() < end:
+        while self._clock.monotonic() < deadline:
             records, ends = self._reader.poll(POLL_RECORDS, POLL_SECONDS)
             progress: dict[int, tuple[int, str]] = {}
             for record in records:
@@ -137,42 +137,43 @@ class Archiver:
                 line.bounded = True
             return line.bounded
         if key.kind == journal.CHUNK:
-            if line.pending_since is None:
-                line.pending_since = record.timestamp
-            waiting = line.chunks.setdefault((key.writer, key.sequence), [])
-            waiting.append((record.offset, record.value))
+            self._chunk(record, line, key)
         else:
             self._commit(record.partition, line, journal.read_commit(record.value))
         return False
 
-    def _commit(self, slot: int, line: _Line, commit: journal.CommitRecord) -> None:
-        chunks = line.chunks.pop((commit.writer, commit.sequence), [])
-        if not line.archived.takes(commit.layout):
-            if _nothing_waits(line):
-                line.pending_since = None
-            log.warning(
-                "journal partition %d: %d rows of a feeder of layout %d, which should have ended "
-                "when layout %d began, are left out of Parquet: its successors score them again",
-                slot,
-                commit.rows_out,
-                commit.layout,
-                line.archived.layout,
-            )
+    def _chunk(self, record: JournalRecord, line: _Line, key: journal.Key) -> None:
+        if not line.archived.takes(key.layout):
             return
-        accepted = line.archived.accept(commit) if len(chunks) == commit.chunks else {}
+        accepted = line.archived.accept(key.spans)
         if not accepted:
             return
-        whole = all(accepted.get(n) == (first, nxt) for n, first, nxt in commit.spans)
-        for offset, body in chunks:
-            table = journal.read_chunk(body)
-            if not whole:
-                table = only(table, accepted)
-            if table.num_rows:
-                self._append(slot, line, offset, commit.date, table)
+        table = journal.read_chunk(record.value)
+        if any(accepted.get(n) != (first, following) for n, first, following in key.spans):
+            table = only(table, accepted)
+        if table.num_rows:
+            self._append(record, line, key.date, table)
 
-    def _append(self, slot: int, line: _Line, offset: int, date: str, table: pa.Table) -> None:
+    @staticmethod
+    def _commit(slot: int, line: _Line, commit: journal.CommitRecord) -> None:
+        if line.archived.takes(commit.layout):
+            # Also over offsets without rows, which no chunk answers for.
+            line.archived.accept(commit.spans)
+            return
+        log.warning(
+            "journal partition %d: %d rows of a feeder of layout %d, which should have ended "
+            "when layout %d began, are left out of Parquet: its successors score them again",
+            slot,
+            commit.rows_out,
+            commit.layout,
+            line.archived.layout,
+        )
+
+    def _append(self, record: JournalRecord, line: _Line, date: str, table: pa.Table) -> None:
+        if line.pending_since is None:
+            line.pending_since = record.timestamp
         if line.file is None:
-            name = f"date={date}/{slot:04d}-{offset:020d}.parquet"
+            name = f"date={date}/{record.partition:04d}-{record.offset:020d}.parquet"
             compression = table.schema.metadata[b"headrace.compression"].decode()
             line.file = _File(self._files.attempt(name, table.schema, compression))
         file = line.file
@@ -190,9 +191,6 @@ class Archiver:
         file.rows, file.count, file.nbytes = [], 0, 0
 
     def _roll(self, line: _Line) -> None:
-        # A zombie's chunks before the boundary, whose commit may follow it, would be known to this
-        # archiver and not to one that starts here: neither uses them.
-        line.chunks.clear()
         if line.file is not None:
             self._flush(line.file)
             line.file.attempt.publish()
@@ -238,7 +236,7 @@ class Archiver:
 
 def _nothing_waits(line: _Line) -> bool:
     """Whether a successor may go on where this line stands: elsewhere its next roll says so."""
-    return line.file is None and not line.chunks
+    return line.file is None
 
 
 def only(table: pa.Table, accepted: Mapping[int, tuple[int, int]]) -> pa.Table:

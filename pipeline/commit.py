@@ -115,16 +115,33 @@ def _journal(commit: Commit, target: Target) -> Iterator[Outgoing]:
     pairs: list[tuple[bytes, bytes]] = []
     if commit.roll_before is not None:
         pairs.append(roll(commit.roll_before, commit.starts))
-    key = journal.chunk_key(target.writer, commit.sequence)
-    bodies = [body for part in commit.parts for body in journal.chunks(part.scored.rows)]
-    pairs.extend((key, body) for body in bodies)
+    chunks = list(_chunks(commit, target))
+    pairs.extend(chunks)
     if spans:
-        pairs.append((journal.COMMIT_KEY, _commit_record(commit, target, spans, len(bodies))))
+        pairs.append((journal.COMMIT_KEY, _commit_record(commit, target, spans, len(chunks))))
     if commit.roll_after is not None:
         pairs.append(roll(commit.roll_after, commit.positions))
     if pairs:
         keys, values = zip(*pairs, strict=True)
         yield Outgoing(target.journal_topic, target.slot, keys, values)
+
+
+def _chunks(commit: Commit, target: Target) -> Iterator[tuple[bytes, bytes]]:
+    reached = {partition.number: first for partition, first in commit.starts.items()}
+    for part in commit.parts:
+        for rows in journal.split(part.scored.rows):
+            ends = journal.ends(rows)
+            spans = [(number, reached[number], following) for number, following in ends.items()]
+            reached.update(ends)
+            key = journal.Key(
+                kind=journal.CHUNK,
+                writer=target.writer,
+                sequence=commit.sequence,
+                layout=target.layout,
+                date=commit.date,
+                spans=spans,
+            )
+            yield msgspec.json.encode(key), journal.write_chunk(rows)
 
 
 def _commit_record(commit: Commit, target: Target, spans: Sequence[Any], chunks: int) -> bytes:

@@ -2,13 +2,15 @@
 
 In one transaction stand, in this order: a roll record where a boundary comes first, the chunks of
 the commit, its commit record, a roll record where a boundary follows. The archiver makes Parquet
-from the journal alone, and takes file boundaries from roll records alone.
+from the journal alone, and takes file boundaries from roll records alone. Each record means the
+same whatever stands around it: without transactions those of two writers mix.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from pipeline.batch import Partition
@@ -62,30 +64,49 @@ class RollRecord(msgspec.Struct, frozen=True):
     outputs: dict[str, list[int]] | None = None
 
 
-class ChunkKey(msgspec.Struct, frozen=True, array_like=True):
-    """Which commit a chunk belongs to; travels as the record's key, in JSON."""
+class Key(msgspec.Struct, frozen=True, array_like=True):
+    """What a record is; travels as its key, in JSON. All but the kind are a chunk's.
+
+    `spans` are `[partition, first, next]`: the offsets that the chunk answers for, which continue
+    those of its commit so far, up to its last row in each partition.
+    """
 
     kind: str
     writer: str = ""
     sequence: int = 0
+    layout: int = 0
+    date: str = ""
+    spans: list[tuple[int, int, int]] = []
 
 
-def chunks(rows: pa.RecordBatch, limit: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Arrow IPC streams of at most about `limit` bytes before compression, in row order.
+def split(rows: pa.RecordBatch, limit: int = CHUNK_BYTES) -> Iterator[pa.RecordBatch]:
+    """The rows of each chunk: at most about `limit` bytes before compression, in order.
 
     A single row over the limit goes alone: the scoring has refused those that no topic takes.
     """
-    if rows.num_rows == 0:
-        return
     if rows.nbytes > limit and rows.num_rows > 1:
         half = rows.num_rows // 2
-        yield from chunks(rows.slice(0, half), limit)
-        yield from chunks(rows.slice(half), limit)
-        return
+        yield from split(rows.slice(0, half), limit)
+        yield from split(rows.slice(half), limit)
+    elif rows.num_rows:
+        yield rows
+
+
+def ends(rows: pa.RecordBatch) -> dict[int, int]:
+    """The offset after the last row of each input partition; rows are grouped by partition."""
+    numbers = rows.column("partition").to_numpy()
+    last = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
+    offsets = rows.column("offset").to_numpy()[last] + 1
+    return dict(zip(numbers[last].tolist(), offsets.tolist(), strict=True))
+
+
+def write_chunk(rows: pa.RecordBatch) -> bytes:
+    """One chunk, as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
-    yield sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
 
 
 def read_chunk(value: bytes) -> pa.Table:
@@ -94,18 +115,13 @@ def read_chunk(value: bytes) -> pa.Table:
         return reader.read_all()
 
 
-def chunk_key(writer: str, sequence: int) -> bytes:
-    """The key of a chunk record."""
-    return msgspec.json.encode(ChunkKey(CHUNK, writer, sequence))
+COMMIT_KEY = msgspec.json.encode(Key(COMMIT))
+ROLL_KEY = msgspec.json.encode(Key(ROLL))
 
 
-COMMIT_KEY = msgspec.json.encode(ChunkKey(COMMIT))
-ROLL_KEY = msgspec.json.encode(ChunkKey(ROLL))
-
-
-def read_key(key: bytes) -> ChunkKey:
-    """The kind of a journal record, and the commit that a chunk belongs to."""
-    return msgspec.json.decode(key, type=ChunkKey)
+def read_key(key: bytes) -> Key:
+    """Decode the key of any record."""
+    return msgspec.json.decode(key, type=Key)
 
 
 def read_commit(value: bytes) -> CommitRecord:

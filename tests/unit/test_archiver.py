@@ -1,7 +1,7 @@
 """The archiver: the same files whatever interrupts it, nothing early, nothing twice."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import pyarrow as pa
 import pytest
@@ -69,7 +69,7 @@ class World:
         before: str | None = None,
         after: str | None = None,
         values: Sequence[bytes] | None = None,
-        chunks_only: bool = False,
+        only: Container[str] = (journal.CHUNK, journal.COMMIT, journal.ROLL),
     ) -> None:
         """Journal one commit of one partition, whose number is the slot's if none is given."""
         place = Partition("in", slot if number is None else number)
@@ -93,7 +93,7 @@ class World:
         for one in records(made, target(slot, writer, layout)):
             if one.topic == "journal":
                 for key, value in zip(one.keys, one.values, strict=True):
-                    if not (chunks_only and journal.read_key(key or b"").kind != journal.CHUNK):
+                    if journal.read_key(key or b"").kind in only:
                         self.log.append(Partition("journal", slot), key, value)
 
     def moved(self, first: int, following: int) -> None:
@@ -164,6 +164,16 @@ def test_nothing_is_visible_before_its_roll() -> None:
     world.roll(3)
     world.run()
     assert world.rows() == {name_of(0): [0, 1, 2]}
+
+
+def test_a_turn_ends_at_its_deadline_whatever_ends_it_met() -> None:
+    """The end of one partition is an offset, and no time."""
+    world = World(slots=2)
+    world.commit(0, 2, slot=0, after="interval")
+    for at in range(30):
+        world.commit(at, at + 1, slot=1)
+    world.archiver(_OneByOne).turn(20.0)
+    assert world.clock.monotonic() == pytest.approx(20.0)
 
 
 def test_a_boundary_before_a_commit_keeps_two_dates_apart() -> None:
@@ -303,14 +313,27 @@ def test_overlaps_and_zombies_leave_each_row_once(data: st.DataObject) -> None:
     assert sorted(offsets) == list(range(durable))
 
 
-def test_chunks_without_their_commit_are_not_used() -> None:
-    """Under at least once a crash may leave chunks alone: their rows come with the successor."""
+def test_chunks_count_without_their_commit() -> None:
+    """Under at least once a crash may leave chunks alone: what the successor repeats is dropped."""
     world = World()
-    world.commit(0, 3, writer="old", chunks_only=True)
+    world.commit(0, 3, writer="old", only={journal.CHUNK})
     world.roll(0, writer="new")
-    world.commit(0, 2, writer="new", after="interval")
+    world.commit(0, 4, writer="new", after="interval")
     world.run()
-    assert list(world.rows().values()) == [[0, 1]]
+    assert list(world.rows().values()) == [[0, 1, 2], [3]]
+
+
+def test_a_boundary_within_a_commit_loses_none_of_it() -> None:
+    """A successor's roll comes between a zombie's chunk and commit, and goes on behind them."""
+    world = World()
+    world.commit(0, 3, writer="old", only={journal.CHUNK})
+    world.roll(0, writer="new")
+    world.sequences["old"] -= 1
+    world.commit(0, 3, writer="old", only={journal.COMMIT})
+    world.roll(3, writer="newest")
+    world.commit(3, 5, writer="newest", after="interval")
+    world.run()
+    assert list(world.rows().values()) == [[0, 1, 2], [3, 4]]
 
 
 SPANS = st.dictionaries(
@@ -318,17 +341,13 @@ SPANS = st.dictionaries(
 )
 
 
-def record(spans: Mapping[int, tuple[int, int]]) -> journal.CommitRecord:
-    listed = [(number, first, first + count) for number, (first, count) in spans.items()]
-    return journal.CommitRecord("w", 1, 1, 1, "in", listed, 1, 1, 1, 0, "m", "1", DATE)
-
-
 @given(st.lists(SPANS, max_size=20))
 def test_what_is_accepted_continues_what_was(commits: list[dict[int, tuple[int, int]]]) -> None:
     """Per partition without gap and without overlap, and everything that reaches further."""
     expected: dict[int, int] = {}
     for spans in commits:
-        accepted = accept(expected, record(spans))
+        listed = [(number, first, first + count) for number, (first, count) in spans.items()]
+        accepted = accept(expected, listed)
         for number, (first, count) in spans.items():
             due = expected.get(number, first)
             reaches = first <= due < first + count

@@ -118,6 +118,15 @@ def test_the_journal_holds_roll_chunks_commit_and_roll_in_this_order() -> None:
     assert (record.topic, record.date) == ("in", "2026-01-31")
 
 
+def test_each_chunk_answers_for_what_lies_up_to_its_last_row() -> None:
+    """Its spans continue those of the chunk before, over dead letters and offsets without records."""
+    (found,) = of("journal", made(BATCH, batch_of(2, "in", [(0, 12, b"w")]), starts={P: 2, Q: 7}))
+    keys = [journal.read_key(key or b"") for key in found.keys[:-1]]
+    assert [key.spans for key in keys] == [[(0, 2, 7), (3, 7, 9)], [(0, 7, 13)]]
+    assert {(key.writer, key.sequence, key.date) for key in keys} == {("w", 9, "2026-01-31")}
+    assert {key.layout for key in keys} == {TARGET.layout}
+
+
 def test_a_commit_without_rows_writes_no_prediction_and_no_chunk() -> None:
     """Positions that move, and boundaries, stand alone."""
     assert of("out", made()) == of("dead", made()) == []

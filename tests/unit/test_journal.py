@@ -1,5 +1,6 @@
 """The journal: chunks hold the rows, records read back as they were written."""
 
+import msgspec
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ def test_chunks_together_are_the_rows_each_under_the_limit(
             "list": pa.array([list(v[:9]) for v in values], pa.list_(pa.uint8())),
         }
     ).slice(skip)
-    parts = list(journal.chunks(rows, limit))
+    parts = [journal.write_chunk(part) for part in journal.split(rows, limit)]
     tables = [journal.read_chunk(part) for part in parts]
     if rows.num_rows == 0:
         assert parts == []
@@ -43,19 +44,29 @@ def test_chunks_together_are_the_rows_each_under_the_limit(
 def test_a_chunk_keeps_the_schema_and_its_metadata() -> None:
     """The archiver needs nothing beside the chunk to write Parquet."""
     rows = score(batch_of(1, "in", [(0, 0, b"x")])).rows
-    (part,) = journal.chunks(rows)
-    assert journal.read_chunk(part).schema.equals(rows.schema, check_metadata=True)
+    (part,) = journal.split(rows)
+    assert journal.read_chunk(journal.write_chunk(part)).schema.equals(
+        rows.schema, check_metadata=True
+    )
 
 
 def test_a_full_chunk_fits_a_record_of_the_default_size() -> None:
     """Rows just under the split come out under 1,000,000 bytes with all that frames them."""
     values = [bytes([n % 251]) * 990 for n in range(3000)]
     rows = pa.RecordBatch.from_pydict({"value": pa.array(values, pa.binary())})
-    assert max(map(len, journal.chunks(rows))) <= 1_000_000
+    assert max(len(journal.write_chunk(part)) for part in journal.split(rows)) <= 1_000_000
+
+
+def test_the_ends_of_rows_are_those_of_their_partitions() -> None:
+    """The offset after the last row of each; none of no rows."""
+    rows = score(batch_of(1, "in", [(0, 4, b"a"), (0, 9, b"b"), (3, 7, b"c")])).rows
+    assert journal.ends(rows) == {0: 10, 3: 8}
+    assert journal.ends(rows.slice(0, 1)) == {0: 5}
 
 
 NAMES = st.text(min_size=1, max_size=10)
 OFFSETS = st.integers(0, 2**62)
+SPANS = st.lists(st.tuples(st.integers(0, 99), OFFSETS, OFFSETS), max_size=3)
 
 
 @given(
@@ -66,7 +77,7 @@ OFFSETS = st.integers(0, 2**62)
         layout=OFFSETS,
         sequence=OFFSETS,
         topic=NAMES,
-        spans=st.lists(st.tuples(st.integers(0, 99), OFFSETS, OFFSETS), max_size=3),
+        spans=SPANS,
         chunks=st.integers(0, 9),
         rows_in=OFFSETS,
         rows_out=OFFSETS,
@@ -101,12 +112,10 @@ def test_a_roll_record_reads_back(
     )
 
 
-@given(NAMES, OFFSETS)
-def test_keys_tell_the_kinds_apart(writer: str, sequence: int) -> None:
-    """A chunk's key names its commit; commit and roll have keys of their own."""
-    assert journal.read_key(journal.chunk_key(writer, sequence)) == journal.ChunkKey(
-        "chunk", writer, sequence
-    )
+@given(st.builds(journal.Key, kind=st.just("chunk"), writer=NAMES, spans=SPANS))
+def test_keys_tell_the_kinds_apart(key: journal.Key) -> None:
+    """A chunk's key says what it answers for; commit and roll have keys of their own."""
+    assert journal.read_key(msgspec.json.encode(key)) == key
     assert journal.read_key(journal.COMMIT_KEY).kind == journal.COMMIT
     assert journal.read_key(journal.ROLL_KEY).kind == journal.ROLL
 
