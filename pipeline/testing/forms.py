@@ -1,6 +1,6 @@
 """What a `MemoryLog` is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.batch import Headers, Partition
@@ -30,7 +30,8 @@ class Transaction:
     transactional_id: str
     epoch: int
     committed: bool | None = None
-    touched: set[Partition] = field(default_factory=set)
+    # In the order in which they were touched, so that a simulation can be played again.
+    touched: dict[Partition, None] = field(default_factory=dict)
     offsets: dict[tuple[str, Partition], Stored] = field(default_factory=dict)
 
 
@@ -40,6 +41,15 @@ class Owner:
 
     epoch: int = -1
     open: Transaction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """One step of an ended transaction that the broker has still to take."""
+
+    transaction: Transaction
+    of_offsets: bool
+    apply: Callable[[], None]
 
 
 @dataclass(slots=True)

@@ -4,8 +4,9 @@ The rules are those of KIP-98 as Apache Kafka applies them with the first versio
 transaction protocol; group offsets and their metadata follow the broker's defaults.
 """
 
-import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from pipeline.batch import Headers, Partition
@@ -16,30 +17,37 @@ from pipeline.testing.forms import (
     Line,
     Owner,
     Record,
+    Settling,
     Transaction,
     check_metadata,
     no_hook,
-    readable,
 )
+from pipeline.testing.topics import MemoryTopics
 
 T = TypeVar("T")
 
 
-class MemoryLog:
+class MemoryLog(MemoryTopics):
     """Topics, group offsets and transactional ids: the whole of a broker that outlives its clients.
 
     `hook` is called with the name of each effect "before" and "after" it is applied; a simulation
-    raises there to crash the caller.
+    raises there to fail or crash the caller, or lets others go first. A transaction ends when its
+    coordinator decides so; markers and offsets follow, one `settle` at a time where `settle_later`.
     """
 
     def __init__(
         self,
         now: Callable[[], float] = lambda: 0.0,
         hook: Callable[[str, str], None] = no_hook,
+        *,
+        settle_later: bool = False,
     ) -> None:
+        super().__init__()
         self._now = now
         self._hook = hook
-        self._topics: dict[str, list[Line]] = {}
+        self._settle_later = settle_later
+        # Bounded by its owners: each has at most one ended transaction with markers to come.
+        self._settling: deque[Settling] = deque()
         self._owners: dict[str, Owner] = {}
         self._offsets: dict[tuple[str, Partition], Stored] = {}
 
@@ -49,66 +57,7 @@ class MemoryLog:
         self._hook(name, "after")
         return result
 
-    # -- topics ----------------------------------------------------------------------------------
-
-    def create(self, topic: str, partitions: int) -> tuple[Partition, ...]:
-        """Create the topic, or grow it to as many partitions."""
-        lines = self._topics.setdefault(topic, [])
-        lines.extend(Line() for _ in range(partitions - len(lines)))
-        return tuple(Partition(topic, number) for number in range(partitions))
-
-    def _line(self, partition: Partition) -> Line:
-        lines = self._topics.get(partition.topic, [])
-        if not 0 <= partition.number < len(lines):
-            raise ClusterUnfit(f"{partition}: the log has no such partition")
-        return lines[partition.number]
-
-    def truncate(self, partition: Partition, start: int) -> None:
-        """Remove what lies below `start`, as retention does."""
-        self._line(partition).start = start
-
-    def start(self, partition: Partition) -> int:
-        """The first offset that is still there."""
-        return self._line(partition).start
-
-    def stable_end(self, partition: Partition) -> int:
-        """The last stable offset: no transaction that may still be aborted lies below it."""
-        line = self._line(partition)
-        return min([len(line.records), *line.open.values()])
-
-    def read(self, partition: Partition, position: int, limit: int) -> tuple[list[Record], int]:
-        """At most `limit` stable records from `position` on, and the position after them.
-
-        Raises ClusterUnfit where the position is out of range.
-        """
-        line = self._line(partition)
-        end = self.stable_end(partition)
-        if not line.start <= position <= len(line.records):
-            raise ClusterUnfit(
-                f"{partition}: offset {position} is out of the log's range "
-                f"{line.start} to {len(line.records)}"
-            )
-        found: list[Record] = []
-        while position < end and len(found) < limit:
-            record, transaction = line.records[position]
-            if record is not None and (transaction is None or transaction.committed):
-                found.append(record)
-            position += 1
-        while position < end and not readable(line, position):
-            position += 1
-        return found, position
-
-    def records(self, topic: str, number: int) -> list[Record]:
-        """Every stable record of one partition."""
-        partition = Partition(topic, number)
-        return self.read(partition, self.start(partition), 1 << 40)[0]
-
     # -- producing -------------------------------------------------------------------------------
-
-    def place(self, topic: str, key: bytes | None) -> Partition:
-        """The partition of a key: always the same for one number of partitions."""
-        count = len(self._topics.get(topic, ()))
-        return Partition(topic, zlib.crc32(key or b"") % max(count, 1))
 
     def append(
         self,
@@ -125,14 +74,14 @@ class MemoryLog:
         size = len(key or b"") + len(value or b"")
         if size > MAX_RECORD_BYTES:
             raise ClusterUnfit(f"{partition}: a record of {size} bytes is too large for the topic")
-        if transaction is not None:
-            self._check(transaction)
-        stamp = round(self._now() * 1000) if timestamp is None else timestamp
 
         def apply() -> int:
+            if transaction is not None:
+                self._enter(transaction)
+            stamp = round(self._now() * 1000) if timestamp is None else timestamp
             offset = len(line.records)
             if transaction is not None:
-                transaction.touched.add(partition)
+                transaction.touched[partition] = None
                 line.open.setdefault(transaction, offset)
             line.records.append((Record(offset, stamp, key, value, headers), transaction))
             return offset
@@ -147,13 +96,18 @@ class MemoryLog:
     # -- transactions ----------------------------------------------------------------------------
 
     def init(self, transactional_id: str) -> int:
-        """Become the id's owner: fence the one before, abort what it left, return the epoch."""
+        """Become the id's owner: fence the one before, abort what it left, return the epoch.
+
+        Waits for its markers, as the broker does. Offsets may follow later: until Kafka 4 groups
+        take them in by a thread of their own.
+        """
 
         def apply() -> int:
             owner = self._owners.setdefault(transactional_id, Owner())
             owner.epoch += 1
             if owner.open is not None:
                 self._end(owner.open, committed=False)
+            self._settle_markers(transactional_id)
             return owner.epoch
 
         return self._effect("init", apply)
@@ -162,58 +116,134 @@ class MemoryLog:
         """Begin a transaction. It is the client's alone until it sends something."""
         return Transaction(transactional_id, epoch)
 
-    def _check(self, transaction: Transaction) -> None:
+    def _owner(self, transaction: Transaction) -> Owner:
         owner = self._owners[transaction.transactional_id]
         if transaction.epoch != owner.epoch:
             raise Fenced(
                 f"{transaction.transactional_id}: epoch {transaction.epoch} is fenced by "
                 f"{owner.epoch}"
             )
+        return owner
+
+    def _enter(self, transaction: Transaction) -> None:
+        """Let something into the transaction, which its first part opens. Raises Fenced."""
+        owner = self._owner(transaction)
         if transaction.committed is not None or owner.open not in {None, transaction}:
             raise OutcomeUnknown(f"{transaction.transactional_id}: not the open transaction")
+        if owner.open is None:
+            self._settle_markers(transaction.transactional_id)
         owner.open = transaction
 
     def send_offsets(
         self, transaction: Transaction, group: str, offsets: Mapping[Partition, Stored]
     ) -> None:
         """Commit the group's offsets with the transaction; until then they are unstable."""
-        self._check(transaction)
         check_metadata(offsets)
 
         def apply() -> None:
+            self._enter(transaction)
             transaction.offsets.update({(group, p): item for p, item in offsets.items()})
 
         self._effect("send_offsets", apply)
 
     def commit(self, transaction: Transaction) -> None:
-        """Make it visible, all of it at once. Raises Fenced."""
-        self._check(transaction)
-        self._effect("commit", lambda: self._end(transaction, committed=True))
+        """Make it visible, all of it; asking again after it was committed succeeds. Raises Fenced.
+
+        It is one EndTxn request: see `end`.
+        """
+
+        def apply() -> None:
+            self._owner(transaction)
+            if transaction.committed is False:
+                raise OutcomeUnknown(f"{transaction.transactional_id}: it was aborted")
+            if transaction.committed is None:
+                self.end(transaction.transactional_id, transaction.epoch)
+
+        self._effect("commit", apply)
+
+    def end(self, transactional_id: str, epoch: int) -> None:
+        """An EndTxn that commits, whenever it arrives: it names no transaction, only an epoch.
+
+        So one that comes late ends the next transaction of its epoch, however little of it is
+        there: the first version of the protocol cannot tell the two apart.
+        """
+        owner = self._owners[transactional_id]
+        if owner.epoch == epoch and owner.open is not None:
+            self._end(owner.open, committed=True)
 
     def abort(self, transaction: Transaction) -> None:
         """Make it as if it had not been, but for the offsets that it took."""
-        self._check(transaction)
-        self._effect("abort", lambda: self._end(transaction, committed=False))
+
+        def apply() -> None:
+            self._enter(transaction)
+            self._end(transaction, committed=False)
+
+        self._effect("abort", apply)
+
+    def time_out(self, transactional_id: str) -> None:
+        """Abort what the id has open and fence its owner, as at `transaction.timeout.ms`."""
+        owner = self._owners[transactional_id]
+        if owner.open is not None:
+            owner.epoch += 1
+            self._end(owner.open, committed=False)
 
     def _end(self, transaction: Transaction, *, committed: bool) -> None:
         transaction.committed = committed
         self._owners[transaction.transactional_id].open = None
-        for partition in transaction.touched:
-            line = self._line(partition)
+
+        def mark(line: Line) -> None:
             del line.open[transaction]
             line.records.append((None, transaction))
-        if committed:
+
+        def commit_offsets() -> None:
             self._offsets.update(transaction.offsets)
+
+        steps = [
+            Settling(transaction, of_offsets=False, apply=partial(mark, self._line(partition)))
+            for partition in transaction.touched
+        ]
+        if committed and transaction.offsets:
+            steps.append(Settling(transaction, of_offsets=True, apply=commit_offsets))
+        self._settling.extend(steps)
+        if not self._settle_later:
+            while self.settle():
+                pass
+
+    def settle(self) -> bool:
+        """Take the next step of what has ended; False where none is left."""
+        if not self._settling:
+            return False
+        self._settling.popleft().apply()
+        return True
+
+    def _settle_markers(self, transactional_id: str) -> None:
+        waiting, self._settling = self._settling, deque()
+        for step in waiting:
+            if step.transaction.transactional_id == transactional_id and not step.of_offsets:
+                step.apply()
+            else:
+                self._settling.append(step)
 
     # -- group offsets ---------------------------------------------------------------------------
 
     def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, Stored]:
         """The group's stable offsets. Raises Retriable while a transaction holds one open."""
         asked = tuple(partitions)
-        for name, owner in self._owners.items():
-            if owner.open and any((group, p) in owner.open.offsets for p in asked):
-                raise Retriable(f"group {group}: {name} holds a transaction open on its offsets")
-        found = ((p, self._offsets.get((group, p))) for p in asked)
+
+        def apply() -> dict[Partition, Stored]:
+            pending = [owner.open for owner in self._owners.values() if owner.open is not None]
+            pending += [step.transaction for step in self._settling if step.of_offsets]
+            for transaction in pending:
+                if any((group, p) in transaction.offsets for p in asked):
+                    holder = transaction.transactional_id
+                    raise Retriable(f"group {group}: {holder} holds a transaction on its offsets")
+            return self.latest(group, asked)
+
+        return self._effect("committed", apply)
+
+    def latest(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, Stored]:
+        """The group's offsets, whatever transaction is about to change them."""
+        found = ((p, self._offsets.get((group, p))) for p in partitions)
         return {partition: item for partition, item in found if item is not None}
 
     def commit_offsets(self, group: str, offsets: Mapping[Partition, Stored]) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline import layout as layouts
 from pipeline.batch import Headers, Outgoing, Partition
 from pipeline.control import Assignment, Layout
-from pipeline.errors import ClusterUnfit, HeadraceError, Retriable
+from pipeline.errors import ClusterUnfit, HeadraceError, OutcomeUnknown, Retriable
 from pipeline.ports import Claimed, JournalRecord, Polled
 from pipeline.testing.forms import Record, Transaction, no_wait
 from pipeline.testing.log import MemoryLog
@@ -90,8 +90,15 @@ def _append(log: MemoryLog, records: Iterable[Outgoing], transaction: Transactio
             log.append(place, key, value, headers, transaction=transaction)
 
 
+# How often a client sends an EndTxn that nobody answers, before it calls the outcome unknown.
+END_REQUESTS = 3
+
+
 class MemorySink:
-    """One slot's transactional sink. After an error it refuses to be used again."""
+    """One slot's transactional sink. After an error it refuses to be used again.
+
+    So it does once a commit took more than one EndTxn: the first one may still come, late.
+    """
 
     def __init__(self, log: MemoryLog, group: str, transactional_id: str) -> None:
         self._log = log
@@ -100,6 +107,7 @@ class MemorySink:
         self._broken: HeadraceError | None = None
         self._layout: Layout | None = None
         self._producer_epoch = self._epoch = 0
+        self._end_requests = 1
 
     def claim(
         self, assignment: Assignment, opening: Callable[[Claimed], Iterable[Outgoing]]
@@ -119,12 +127,14 @@ class MemorySink:
         """One transaction; what the log refuses aborts it."""
         assert self._layout is not None, "written before the claim"
         assert self._broken is None, f"used after {self._broken!r}"
+        if self._end_requests != 1:
+            raise OutcomeUnknown(f"{self._id}: the last commit took {self._end_requests} EndTxn")
         transaction = self._log.begin(self._id, self._producer_epoch)
         try:
             _append(self._log, records, transaction)
             offsets = _offsets(positions, self._layout, self._epoch, sequence)
             self._log.send_offsets(transaction, self._group, offsets)
-            self._log.commit(transaction)
+            self._commit(transaction)
         except (ClusterUnfit, Retriable) as problem:
             self._broken = problem
             self._log.abort(transaction)
@@ -132,6 +142,17 @@ class MemorySink:
         except HeadraceError as problem:
             self._broken = problem
             raise
+
+    def _commit(self, transaction: Transaction) -> None:
+        """Send EndTxn until it is answered."""
+        for requests in range(1, END_REQUESTS + 1):
+            self._end_requests = requests
+            try:
+                self._log.commit(transaction)
+            except Retriable:
+                continue
+            return
+        raise OutcomeUnknown(f"{self._id}: no answer to {END_REQUESTS} EndTxn")
 
     def tend(self) -> None:
         """Nothing waits here."""

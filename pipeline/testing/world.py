@@ -109,13 +109,11 @@ class _Attempt:
         assert not self.ended, "written after its end"
         if not table.schema.equals(self.schema):
             raise ValueError(f"{self.name}: the table's schema is not the file's")
-        self.store.refuse(self.name)
-        self.groups.append(table)
+        self.store.write(self.name, self.groups, table)
 
     def publish(self) -> None:
         """Make it visible, whole."""
         assert not self.ended, "published after its end"
-        self.store.refuse(self.name)
         self.store.publish(self.name, pa.concat_tables([self.schema.empty_table(), *self.groups]))
         self.ended = True
         self.store.attempts -= 1
@@ -159,9 +157,17 @@ class MemoryFiles:
         if self.full:
             raise ClusterUnfit(f"output.parquet: {name} cannot be written (no space left)")
 
+    def write(self, name: str, groups: list[pa.Table], table: pa.Table) -> None:
+        """Append a row group to an attempt at `name`."""
+        self._hook("write", "before")
+        self.refuse(name)
+        groups.append(table)
+        self._hook("write", "after")
+
     def publish(self, name: str, table: pa.Table) -> None:
         """One step, that a crash comes before or after."""
         self._hook("publish", "before")
+        self.refuse(name)
         self.visible[name] = table
         self.published.append(name)
         self._hook("publish", "after")
@@ -170,6 +176,8 @@ class MemoryFiles:
         """Begin the file `name`."""
         if compression not in {"zstd", "snappy", "lz4", "gzip", "none"}:
             raise ValueError(f"compression {compression!r} is not known")
+        self._hook("attempt", "before")
         self.refuse(name)
         self.attempts += 1
+        self._hook("attempt", "after")
         return _Attempt(self, name, schema)
