@@ -102,6 +102,7 @@ class Driver:
             for replica, count in report.in_flight.items():
                 in_flight[replica] = in_flight.get(replica, 0) + count
         isolated = {r.slot for r in work.slots.reports if r.needs_isolation}
+        isolated |= work.slots.suspected
         self._guarded(lambda: work.fleet.step(work.replicas, isolated, in_flight))
         draining = self._draining_since is not None
         self._guarded(lambda: work.slots.step(lambda slot: self._orders(slot, draining)))

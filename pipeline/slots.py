@@ -30,7 +30,7 @@ UNMEASURED_HANG_SECONDS = 40.0
 LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
-# A feeder that lived this long failed anew, not again.
+# A feeder that committed, or lived this long, failed anew, not again.
 SETTLED_SECONDS = 30.0
 
 
@@ -226,7 +226,8 @@ class Slots:
         hung = reason.startswith("no answer")
         if hung and slot.state is State.RUNNING:
             slot.suspect = self._work.scores_locally
-        if now - slot.since > SETTLED_SECONDS:
+        progressed = slot.report is not None and slot.report.commits > 0
+        if progressed or now - slot.since > SETTLED_SECONDS:
             slot.pause = FIRST_PAUSE_SECONDS
         pause = max(slot.pause, TAKE_OVER_SECONDS) if slot.fenced else slot.pause
         self.successors += 1
@@ -250,6 +251,11 @@ class Slots:
     def reports(self) -> list[Report]:
         """The newest report of each slot that has one."""
         return [slot.report for slot in self.slots if slot.report is not None]
+
+    @property
+    def suspected(self) -> set[int]:
+        """Slots whose feeder begins in isolation: their replicas start while it claims."""
+        return {slot.number for slot in self.slots if slot.suspect}
 
     @property
     def drained(self) -> bool:

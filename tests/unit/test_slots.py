@@ -231,6 +231,20 @@ def test_pauses_grow_up_to_a_limit_and_shrink_again() -> None:
     assert desk.slots.slots[0].due - desk.clock.monotonic() == pytest.approx(FIRST_PAUSE_SECONDS)
 
 
+def test_a_feeder_that_has_committed_fails_anew_and_is_succeeded_soon() -> None:
+    """However often its slot failed before: the stream moves, so waiting would only hold it up."""
+    desk = Desk()
+    desk.script.claims = [Retriable("down")] * 6
+    for _ in range(7):
+        desk.step(LONGEST_PAUSE_SECONDS)
+    desk.script.turn = lambda slot, _: replace(REPORT, slot=slot, commits=1)
+    desk.step()
+    desk.step()
+    desk.script.turn = failing(Retriable("down"))
+    desk.step()
+    assert desk.slots.slots[0].due - desk.clock.monotonic() == pytest.approx(FIRST_PAUSE_SECONDS)
+
+
 def fenced() -> Desk:
     """A desk whose feeder, of epoch 1, was fenced."""
     desk = Desk()
@@ -427,6 +441,24 @@ def test_a_death_while_scoring_locally_makes_its_rows_suspect_once() -> None:
         desk.step()
     rows = [assignment.suspect_rows for assignment in desk.script.assignments]
     assert rows[:2] == [0, 64]
+
+
+def test_a_slot_is_suspected_from_the_death_to_the_next_commit() -> None:
+    """So that its isolation replica starts beside the successor and not after it."""
+    desk = Desk(local=True)
+    desk.step()
+    desk.step()
+    assert desk.slots.suspected == set()
+    desk.script.turn = failing(RuntimeError("died"))
+    desk.step()
+    assert desk.slots.suspected == {0}
+    desk.script.turn = lambda slot, _: replace(REPORT, slot=slot)
+    desk.step(FIRST_PAUSE_SECONDS)
+    desk.step()
+    assert desk.slots.suspected == {0}
+    desk.script.turn = lambda slot, _: replace(REPORT, slot=slot, commits=1)
+    desk.step()
+    assert desk.slots.suspected == set()
 
 
 def test_suspects_stay_suspect_until_a_feeder_has_claimed_them() -> None:
