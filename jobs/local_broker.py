@@ -34,6 +34,14 @@ TOPIC_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
+class Behind:
+    """A proxy on this machine: it listens at `advertised` and connects to the broker's `port`."""
+
+    port: int
+    advertised: int
+
+
+@dataclass(frozen=True, slots=True)
 class Broker:
     """A broker that answers at `bootstrap` ("host:port"); `process` is None unless it is ours."""
 
@@ -73,8 +81,10 @@ def broker(prefer: Prefer) -> Iterator[Broker]:
 
 
 @contextmanager
-def apache_kafka() -> Iterator[Broker]:
+def apache_kafka(behind: Behind | None = None) -> Iterator[Broker]:
     """Start Apache Kafka from its jars: one KRaft node that is broker and controller.
+
+    With `behind` it has a second listener, for clients that come through a proxy.
 
     Raises:
         BrokerUnavailable: Java, Maven or the jars cannot be had, or Kafka does not start.
@@ -85,6 +95,8 @@ def apache_kafka() -> Iterator[Broker]:
         folder = Path(name)
         settings = folder / "server.properties"
         properties = _settings("127.0.0.1", port, controller_port, str(folder / "data"))
+        if behind is not None:
+            properties |= _second_listener(properties, behind)
         settings.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # A short run: without the second compiler it takes half the time. With "=" before the id,
@@ -226,6 +238,20 @@ def _settings(host: str, port: int, controller_port: int, data: str) -> dict[str
         "share.coordinator.state.topic.num.partitions": "4",
         # 10 s by default: how late a transaction left open by a dead producer is aborted.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    }
+
+
+def _second_listener(properties: Mapping[str, str], behind: Behind) -> dict[str, str]:
+    """What lets clients of the proxy see its address alone, and all others the broker's."""
+    return {
+        "listeners": f"{properties['listeners']},PROXIED://127.0.0.1:{behind.port}",
+        "advertised.listeners": (
+            f"{properties['advertised.listeners']},PROXIED://127.0.0.1:{behind.advertised}"
+        ),
+        "listener.security.protocol.map": (
+            f"{properties['listener.security.protocol.map']},PROXIED:PLAINTEXT"
+        ),
+        "inter.broker.listener.name": "PLAINTEXT",
     }
 
 
