@@ -24,6 +24,7 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -m "not long" --durations 15
 
+# HEADRACE_ROUNDS and HEADRACE_FAULT_SEED make it shorter, or another one.
 test-faults: setup
 	$(BIN)/python -m pytest -m long --durations 15
 
