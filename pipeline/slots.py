@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline import capacity
 from pipeline.batch import Partition
-from pipeline.control import Assignment, Layout, Orders, Report
+from pipeline.control import Assignment, Layout, Orders, Report, Timing
 from pipeline.errors import AnotherRunTookOver, ClusterUnfit, Fenced, OutcomeUnknown, Retriable
 from pipeline.ports import ActorLost, Actors, Clock, Reply
 from pipeline.slot import FIRST_PAUSE_SECONDS, Slot, State
@@ -68,6 +69,7 @@ class Slots:
         self.slots = [Slot(number, partitions) for number, partitions in enumerate(owned)]
         self._topic_partitions = work.topic_partitions
         self.seconds_per_row = 0.0
+        self._scored: capacity.BySize = {}
         self.successors = 0
 
     def step(self, orders: Callable[[int], Orders]) -> None:
@@ -149,11 +151,12 @@ class Slots:
             allowed = START_SECONDS
         elif not self._work.scores_locally:
             allowed = HANG_SECONDS
-        elif self.seconds_per_row == 0.0:
+        elif (service := capacity.fit(self._scored)) is None:
             allowed = UNMEASURED_HANG_SECONDS
         else:
-            scoring = HANG_FACTOR * self.seconds_per_row * self._work.max_batch_size
-            allowed = max(HANG_SECONDS, scoring)
+            # By the line, not by the row: rows of small batches are dear, and a full one is not.
+            scoring = service.seconds(self._work.max_batch_size)
+            allowed = max(HANG_SECONDS, HANG_FACTOR * scoring)
         if now - slot.heard > allowed:
             self._succeed(slot, f"no answer for {now - slot.heard:.0f} s", now)
 
@@ -181,10 +184,7 @@ class Slots:
             slot.died_at = None
         slot.report, slot.epoch, slot.lost_starts = report, report.epoch, 0
         slot.suspect = slot.suspect and report.commits == 0
-        for timing in report.timings:
-            if timing.rows:
-                fresh = timing.service_seconds / timing.rows
-                self.seconds_per_row = max(0.9 * self.seconds_per_row, fresh)
+        self._time(report.timings)
         if report.drained and slot.state is State.RUNNING:
             if slot.grown is not None and not slot.ending:
                 self._end(slot, now)
@@ -199,6 +199,17 @@ class Slots:
         slot.report = None
         self._actors.kill(slot.handle)
         slot.state, slot.due = State.WAITING, due
+
+    def _time(self, timings: Sequence[Timing]) -> None:
+        fresh: dict[int, capacity.Moments] = {}
+        for timing in timings:
+            if timing.rows:
+                seconds_per_row = timing.service_seconds / timing.rows
+                self.seconds_per_row = max(0.9 * self.seconds_per_row, seconds_per_row)
+                size = capacity.size_class(timing.rows)
+                batch = capacity.Moments.of(timing.rows, timing.service_seconds)
+                fresh[size] = fresh.get(size, capacity.Moments()).plus(batch)
+        self._scored = capacity.merged(self._scored, fresh)
 
     def _failed(self, slot: Slot, error: Exception, now: float) -> None:
         if slot.state in {State.DRAINED, State.FAILED}:

@@ -27,6 +27,7 @@ from pipeline.errors import (
 )
 from pipeline.slot import FIRST_PAUSE_SECONDS, State
 from pipeline.slots import (
+    HANG_FACTOR,
     HANG_SECONDS,
     LONGEST_PAUSE_SECONDS,
     LOST_STARTS,
@@ -417,6 +418,29 @@ def test_a_hung_feeder_is_replaced(local: bool, allowed: float) -> None:
     desk.clock.advance(FIRST_PAUSE_SECONDS)
     desk.step()
     assert desk.script.assignments[-1].suspect_rows == (64 if local else 0)
+
+
+@pytest.mark.parametrize(
+    ("batches", "allowed"),
+    [([(5, 0.1), (10, 0.1)], HANG_SECONDS), ([(5, 0.1), (50, 1.0)], HANG_FACTOR * 2.0)],
+    ids=["dear small batches", "a slow model"],
+)
+def test_a_local_feeder_has_the_time_of_a_full_batch(
+    batches: list[tuple[int, float]], allowed: float
+) -> None:
+    """As the batches so far foretell it: what each costs whatever it holds is counted once."""
+    timings = tuple(Timing(0, rows, seconds, seconds) for rows, seconds in batches)
+    desk = Desk(local=True)
+    desk.script.turn = lambda slot, _: replace(REPORT, slot=slot, timings=timings)
+    desk.step()
+    desk.step()
+    desk.actors.hang(desk.handle())
+    desk.step(allowed)
+    desk.step()
+    assert desk.state is State.RUNNING
+    desk.clock.advance(0.1)
+    desk.step()
+    assert desk.state is State.WAITING
 
 
 def test_a_start_that_hangs_is_replaced() -> None:
