@@ -90,8 +90,9 @@ def _refuse_expired(config: Config, admin: Any, journal_topic: Topic) -> None:
     if any(admin.ends(journal_topic.all).values()):
         raise ClusterUnfit(
             f"group {config.group} has no offsets, though {journal_topic.name} shows that the job "
-            "has run: they expired (7 days after a stopped job's last commit, by default) or were "
-            f"deleted, and a start from anywhere would lose records or score them twice. {WAY_OUT}"
+            "has run: they expired (7 days after a stopped job's last commit, by default), were "
+            "deleted, or the input topic was and they with it. A start from anywhere would lose "
+            f"records or score them twice. {WAY_OUT}"
         )
 
 
