@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -86,9 +86,13 @@ def _recoveries(
                     consumer.consume(READ_RECORDS, READ_SECONDS)
                 _await(consumer, time.time(), contender, run, process)
                 feeders = sorted(_feeders(process, contender))
+                victim = feeders[number % len(feeders)]
                 at = time.time()
-                os.kill(feeders[number % len(feeders)], HURTS[kind])
+                os.kill(victim, HURTS[kind])
                 seconds.append(_await(consumer, at, contender, run, process) - at)
+                # One that is stopped does not hear that Ray has killed it.
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
                 print(f"  {kind} {number + 1}: {seconds[-1]:.2f} s", file=sys.stderr, flush=True)
             yield kind, seconds
 

@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 from confluent_kafka import (
     OFFSET_END,
@@ -91,8 +92,17 @@ class KafkaAdmin:
                 request_timeout=CALL_SECONDS,
             )
             for item, future in futures.items():
-                found[Partition(item.topic, item.partition)] = int(future.result().offset)
+                found[Partition(item.topic, item.partition)] = self._offset(future)
         return found
+
+    def _offset(self, future: Any) -> int:
+        try:
+            return int(future.result().offset)
+        except KafkaException as problem:
+            if problem.args[0].code() == KafkaError.FENCED_LEADER_EPOCH:
+                # Since a broker's restart; the client would ask with the old epoch for minutes.
+                self._admin.list_topics(timeout=CALL_SECONDS)
+            raise
 
     def committed(self, group: str, topic: str) -> dict[Partition, layouts.Stored]:
         """The group's offsets on the topic, without waiting for open transactions.
