@@ -36,8 +36,8 @@ class Step:
         return "".join(letter if letter.isalnum() else "-" for letter in f"{self.role}-{self.name}")
 
 
-def _polled(_: tuple, result) -> bool:
-    return len(result.offsets) > 0
+def _polled(arguments: tuple, _: object) -> bool:
+    return len(arguments[1].offsets) > 0
 
 
 def _claims(arguments: tuple, _: object) -> bool:
@@ -84,7 +84,8 @@ STEPS = (
     _claim(
         "claim, after its commit", f"{SINK}:IdempotentSink.claim", "after", delivery=AT_LEAST_ONCE
     ),
-    _feeder("after poll", f"{KAFKA}.source:KafkaSource.poll", "after", _polled),
+    # Behind every source, compiled or not.
+    _feeder("after poll", "pipeline.progress:Progress.polled", "before", _polled),
     _feeder("a batch is out", "pipeline.edges.ray:RayReplicas.send", "after", placement="remote"),
     _feeder("while scoring", SCORE, "before", placement="local"),
     _exact("after begin", f"{SINK}:Producer.begin_transaction", "after"),
