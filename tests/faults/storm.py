@@ -126,13 +126,10 @@ class Storm:
         title = role.capitalize()
         # A start may take a minute before it counts as hung.
         self._until(lambda: not self.run.actors(f"{title}.start"), f"each {role} has started")
-        victim, before = psutil.Process(self._one(role)), set(self.run.actors(title))
-        victim.suspend()
-        self._until(
-            lambda: set(self.run.actors(title)) - before, f"a {role} that hangs is replaced"
-        )
-        # It did not hear that Ray has killed it, and comes back as a zombie.
-        victim.resume()
+        pid = self._one(role)
+        psutil.Process(pid).suspend()
+        # It does not hear that it is killed, and Ray ends it the hard way a little later.
+        self._until(lambda: not psutil.pid_exists(pid), f"a {role} that hangs is replaced")
 
     # -- commits ---------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ RATE = 250.0
 ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "10"))
 SEED = int(os.environ.get("HEADRACE_FAULT_SEED", "4"))
 FAULTS, SECONDS = 45, 220.0
-SHORT_FAULTS, SHORT_SECONDS = 12, 40.0
+SHORT_FAULTS, SHORT_SECONDS = 12, 30.0
 SETTINGS = [
     (EXACTLY_ONCE, "remote"),
     (EXACTLY_ONCE, "local"),
@@ -78,6 +78,6 @@ def test_each_record_is_answered_once_whatever_dies(theatre, topic_prefix, tmp_p
 
 
 def test_a_short_storm_loses_and_doubles_nothing(theatre, topic_prefix, tmp_path, tally):
-    """The same for less than a minute, so that each change stands a few faults."""
+    """The same for half a minute, so that each change stands a few faults."""
     played = Round(theatre, tmp_path, topic_prefix, *SETTINGS[0])
     played.play(SHORT_FAULTS, SHORT_SECONDS, random.Random(), tally)
