@@ -9,7 +9,7 @@ from harness import committed, feed, make_job, run_of, until
 from proxy import END_TXN, Rule
 from verdict import judged
 
-RECORDS = 400_000
+RECORDS = 250_000
 VALUE_BYTES = 400
 HANG_SECONDS = 30.0
 # Twice a commit's rows as records, rows and predictions, the consumer's queue, and what an

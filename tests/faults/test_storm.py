@@ -17,9 +17,9 @@ from verdict import folder_of, judged
 
 RATE = 250.0
 # With the other long tests over 500 faults; a slow machine ends a round by its time.
-ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "10"))
+ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "9"))
 SEED = int(os.environ.get("HEADRACE_FAULT_SEED", "4"))
-FAULTS, SECONDS = 45, 220.0
+FAULTS, SECONDS = 45, 150.0
 SHORT_FAULTS, SHORT_SECONDS = 12, 30.0
 SETTINGS = [
     (EXACTLY_ONCE, "remote"),
