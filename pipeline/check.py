@@ -74,7 +74,13 @@ def _model(config: Config) -> Iterator[Mistake | str]:
     yield f"model {job.files.name} version {job.files.version}"
     fields = sum(len(one.fields) for one in job.files.spec.inputs)
     width = sum(tensor.width or 0 for tensor in job.signature.inputs.values())
-    yield f"{max(fields, width)} features" if config.recipe is None else f"recipe {config.recipe}"
+    ranking = job.files.spec.ranking
+    if config.recipe is not None:
+        yield f"recipe {config.recipe}"
+    elif ranking is not None:
+        yield f"the best {config.ranking.k} of {len(ranking.vocabulary.ids):,} items"
+    else:
+        yield f"{max(fields, width)} features"
     yield f"{len(job.schema)} columns"
 
 

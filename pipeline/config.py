@@ -137,6 +137,33 @@ class Replicas:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """What a model that ranks may recommend; for other models it says nothing."""
+
+    k: int = field(
+        default=10,
+        metadata=about("items in each recommendation, at most", minimum=1, maximum=10_000),
+    )
+    exclude_seen: bool = field(
+        default=True,
+        metadata=about("whether items that the event says were seen are left out"),
+    )
+    allow: Path | None = field(
+        default=None,
+        metadata=about(
+            "a text file with an item id a line: only these are recommended; null allows all",
+            shape="folder",
+        ),
+    )
+    deny: Path | None = field(
+        default=None,
+        metadata=about(
+            "a text file with an item id a line: these are never recommended", shape="folder"
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Batching:
     """When a batch is full: rows, bytes or age, whichever is first."""
 
@@ -322,6 +349,9 @@ class Config:
             "gives",
             shape="recipe",
         ),
+    )
+    ranking: Ranking = field(
+        default=Ranking(), metadata=about("what a model that ranks may recommend")
     )
     batching: Batching = field(default=Batching(), metadata=about("when a batch is full"))
     commit: CommitPolicy = field(default=CommitPolicy(), metadata=about("when a commit is due"))

@@ -4,12 +4,14 @@ Records are never joined before they are parsed: a newline in one of them would 
 """
 
 import datetime
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.batch import Reject
+from pipeline.ids import to_indices
 from pipeline.json_flat import COMPILED, flat_reader, is_flat
 from pipeline.json_repair import Reason, Rejected
 from pipeline.json_structs import struct_reader
@@ -38,7 +40,11 @@ def json_decoder(needs: Needs, compiled: bool = COMPILED) -> Decode:
             times, untimed = _event_times(parsed.moments)
             failed = untimed | failed
         failed = failed | tombstones
-        events, rows = parsed.events, np.arange(len(values))
+        ids = {}
+        for spec in needs.ids:
+            ids[spec.name], unfit = to_indices(spec, parsed.ids[spec.name])
+            failed = unfit | failed
+        events, rows = replace(parsed.events, ids=ids), np.arange(len(values))
         if failed:
             rows = np.delete(rows, list(failed))
             events = _taken(events, rows)
@@ -53,7 +59,9 @@ def _taken(events: Events, rows: npt.NDArray[np.int64]) -> Events:
     columns = {
         name: [column[row] for row in rows.tolist()] for name, column in events.columns.items()
     }
-    return Events(len(rows), {name: feed[rows] for name, feed in events.feeds.items()}, columns)
+    feeds = {name: feed[rows] for name, feed in events.feeds.items()}
+    ids = {name: lists.take(rows) for name, lists in events.ids.items()}
+    return Events(len(rows), feeds, columns, ids)
 
 
 def _event_times(moments: list[Any]) -> tuple[npt.NDArray[np.int64], dict[int, Reason]]:

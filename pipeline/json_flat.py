@@ -43,6 +43,8 @@ def is_flat(needs: Needs) -> bool:
 
     Each must be a field of the event itself, not of an object in it.
     """
+    if needs.ids:
+        return False
     paths = [spec.path for one, _ in needs.inputs for spec in one.fields]
     paths += [] if needs.event_time is None else [needs.event_time]
     return (

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from pipeline.json_types import EventType, FieldType, event_type, input_type, passed_type
+from pipeline.json_types import EventType, FieldType, event_type, ids_type, input_type, passed_type
 from pipeline.model import Choice, FieldSpec
 from pipeline.recipe import Needs
 
@@ -85,6 +85,7 @@ class Repair:
             for one, tensor in needs.inputs
             for spec in one.fields
         }
+        self._inputs |= {spec.field.path: (spec.field, ids_type(spec)) for spec in needs.ids}
         self._passed = {
             field.name: event_type({field.name: passed_type(field.type)})
             for field in needs.pass_through

@@ -4,7 +4,7 @@ import math
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.ids import id_type
 from pipeline.json_repair import (
     PARSE_FAILURES,
     Reason,
@@ -31,12 +32,14 @@ from pipeline.recipe import Events, Needs
 class Parsed:
     """What a reader made of all values of a batch, and why some failed: those rows mean nothing.
 
-    `moments` are event times as the events give them, None where none is asked for.
+    `moments` are event times as the events give them, None where none is asked for. `ids` are
+    columns of ids as the events hold them, by the name of their `IdSpec`.
     """
 
     events: Events
     moments: list[Any] | None
     failed: dict[int, Reason]
+    ids: dict[str, pa.Array] = field(default_factory=dict)
 
 
 Reader: TypeAlias = Callable[[Sequence[bytes]], Parsed]
@@ -68,13 +71,14 @@ def struct_reader(needs: Needs, event: EventType) -> Reader:
                 failed[row] = rejected.reason
                 records.append(event.blank())
         moments = None if moment is None else list(map(moment, records))
+        ids = columns.ids(records)
         events = columns(records)
         for row, one in repaired.items():
             for name, value in one.columns.items():
                 events.columns[name][row] = value
             if moments is not None:
                 moments[row] = one.event_time
-        return Parsed(events, moments, failed)
+        return Parsed(events, moments, failed, ids)
 
     return read
 
@@ -88,11 +92,18 @@ class _Columns:
             (one, tensor, [event.attribute(spec.path) for spec in one.fields])
             for one, tensor in needs.inputs
         ]
+        self._ids = [(spec, event.attribute(spec.field.path)) for spec in needs.ids]
         self._passed = {field.name: event.attributes[field.name] for field in needs.pass_through}
         self._objects = {
             field.name: passed_type(field.type)
             for field in needs.pass_through
             if pa.types.is_struct(field.type)
+        }
+
+    def ids(self, records: list[Any]) -> dict[str, pa.Array]:
+        """The ids, read before the call that uses the Structs up."""
+        return {
+            spec.name: pa.array(_values(records, path), id_type(spec)) for spec, path in self._ids
         }
 
     def __call__(self, records: list[Any]) -> Events:

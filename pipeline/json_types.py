@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import ConfigInvalid, Mistake
-from pipeline.model import FLOATS, InputSpec, Tensor
+from pipeline.model import FLOATS, IdSpec, InputSpec, Tensor
 from pipeline.recipe import Needs
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -86,6 +86,13 @@ def input_type(one: InputSpec, tensor: Tensor) -> FieldType:
     return FieldType(frozenset({name}), _BITS.get(tensor.kind, 64), length)
 
 
+def ids_type(spec: IdSpec) -> FieldType:
+    """The type of a field that holds an id, or a list of ids of any length."""
+    name = "string" if pa.types.is_string(spec.vocabulary.ids.type) else "int"
+    length = 0 if spec.many else None
+    return FieldType(frozenset({name}), length=length, required=not spec.optional)
+
+
 def passed_type(kind: pa.DataType) -> Any:
     """The type of a field that passes through to an Arrow column; a tree for a struct."""
     if pa.types.is_struct(kind):
@@ -105,6 +112,7 @@ def needed_fields(needs: Needs) -> FieldTree:
     wanted: list[tuple[str, Node]] = [
         (spec.path, input_type(one, tensor)) for one, tensor in needs.inputs for spec in one.fields
     ]
+    wanted += [(spec.field.path, ids_type(spec)) for spec in needs.ids]
     if needs.event_time is not None:
         wanted.append((needs.event_time, FieldType(frozenset({"int", "string"}))))
     trees = [_planted(path, kind) for path, kind in wanted]
@@ -144,7 +152,8 @@ def _merged(left: FieldTree, right: FieldTree, prefix: str, mistakes: list[Mista
 
 def _different_choices(needs: Needs) -> Iterator[Mistake]:
     choices: dict[str, str] = {}
-    for spec in (spec for one, _ in needs.inputs for spec in one.fields):
+    fields = [spec for one, _ in needs.inputs for spec in one.fields]
+    for spec in [*fields, *(one.field for one in needs.ids)]:
         found = repr((spec.missing, spec.null, spec.invalid))
         if choices.setdefault(spec.path, found) != found:
             problem = "is read twice with different choices for what is missing, null or invalid"

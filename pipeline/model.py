@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.vocabulary import Vocabulary
+
 FLOATS = ("float", "double")
 INTEGERS = ("int32", "int64")
 KINDS = (*FLOATS, *INTEGERS, "bool", "string")
@@ -74,6 +76,70 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class IdSpec:
+    """One field of the event that holds an id or, where `many`, a list of ids.
+
+    `unknown` says what becomes of an id that the vocabulary lacks: drop (from a list), reject, or
+    the index that stands for it. `empty` says whether a list without any id is kept or rejected.
+    Where `optional`, an event without the list means all items.
+    """
+
+    name: str
+    field: FieldSpec
+    vocabulary: Vocabulary
+    many: bool = False
+    unknown: int | str = "reject"
+    empty: str = "reject"
+    optional: bool = False
+
+
+class Form(enum.Enum):
+    """How ids become an ONNX input; see docs/model-yaml.md."""
+
+    INDEX = "index"
+    PADDED = "padded"
+    MASK = "mask"
+    LENGTH = "length"
+    MULTI_HOT = "multi_hot"
+    EACH = "each"
+    # What the ranking's settings ask of a graph that picks the best itself.
+    BLOCKED = "blocked"
+    K = "k"
+
+
+@dataclass(frozen=True, slots=True)
+class FormSpec:
+    """One ONNX input that is made of the ids named `ids` (None for BLOCKED and K).
+
+    `newest` bounds how many of a list count; `pad` is the index that fills up PADDED, on the left
+    or on the right as `left` says.
+    """
+
+    name: str
+    form: Form
+    ids: str | None = None
+    newest: int | None = None
+    pad: int = 0
+    left: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RankingSpec:
+    """Which output holds the scores of the items of `vocabulary`, and which ids rule them.
+
+    Without `indices` an output of scores has a column for each index. With it the graph has picked
+    the best: both outputs are `[batch, any]`. Where an input has the form EACH, there is one score
+    for each candidate. `seen` and `candidates` name ids.
+    """
+
+    vocabulary: Vocabulary
+    scores: str
+    indices: str | None = None
+    seen: str | None = None
+    candidates: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OutputSpec:
     """One ONNX output and its column; `pick` is an index of a vector or a key of a map."""
 
@@ -102,6 +168,22 @@ class ModelSpec:
     outputs: tuple[OutputSpec, ...]
     threshold: Threshold | None = None
     extra_fields: str = "ignore"
+    ids: tuple[IdSpec, ...] = ()
+    forms: tuple[FormSpec, ...] = ()
+    ranking: RankingSpec | None = None
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the model scores one candidate at a time."""
+        return any(one.form is Form.EACH for one in self.forms)
+
+    @property
+    def wanted_outputs(self) -> list[str]:
+        """The ONNX outputs that are to be computed."""
+        names = [one.name for one in self.outputs]
+        if self.ranking is not None:
+            names += [self.ranking.scores, *filter(None, [self.ranking.indices])]
+        return names
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -11,8 +11,17 @@ import pyarrow as pa
 
 from pipeline.batch import Reject
 from pipeline.errors import ConfigInvalid, Mistake
-from pipeline.model import InputSpec, ModelFiles, ModelSpec, OutputSpec, Signature, Tensor
-from pipeline.schema import output_fields, pass_through_fields
+from pipeline.model import (
+    IdSpec,
+    InputSpec,
+    ModelFiles,
+    ModelSpec,
+    OutputSpec,
+    Signature,
+    Tensor,
+)
+from pipeline.ragged import Ragged
+from pipeline.schema import ITEMS, SCORES, output_fields, pass_through_fields
 
 Values = Sequence[bytes | None]
 TOMBSTONE = ("Tombstone", "the record has no value (a tombstone), nothing can be scored")
@@ -42,6 +51,8 @@ class Decoded:
 
 
 Decode = Callable[[Values], Decoded]
+# What a model is fed by name: an array, or lists of indices that a ranking makes arrays of.
+Feed = npt.NDArray[Any] | Ragged
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class Recipe:
     """
 
     decode: Decode
-    feeds: Callable[[Any], dict[str, npt.NDArray[Any]]]
+    feeds: Callable[[Any], Mapping[str, Feed]]
     rows: Callable[[Any, dict[str, Any]], Mapping[str, Any]]
     fields: tuple[pa.Field, ...]
 
@@ -71,15 +82,20 @@ class Needs:
     pass_through: tuple[pa.Field, ...] = ()
     event_time: str | None = None
     extra_fields: str = "ignore"
+    ids: tuple[IdSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Decoded events as columns: the model's inputs, and what passes through to the rows."""
+    """Decoded events as columns: the model's inputs, and what passes through to the rows.
+
+    `ids` are indices of the model's vocabularies; an id that is no list is a list of one.
+    """
 
     size: int
     feeds: dict[str, npt.NDArray[Any]]
     columns: dict[str, list[Any]]
+    ids: dict[str, Ragged] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.size
@@ -89,6 +105,7 @@ class Events:
             size=len(range(*rows.indices(self.size))),
             feeds={name: values[rows] for name, values in self.feeds.items()},
             columns={name: values[rows] for name, values in self.columns.items()},
+            ids={name: values[rows] for name, values in self.ids.items()},
         )
 
 
@@ -109,15 +126,17 @@ def signature_recipe(
     """
     passed = pass_through_fields(pass_through)
     inputs = tuple((one, signature.inputs[one.name]) for one in spec.inputs)
-    decode = decoder(Needs(inputs, passed, event_time, spec.extra_fields))
+    decode = decoder(Needs(inputs, passed, event_time, spec.extra_fields, spec.ids))
 
-    def feeds(events: Events) -> dict[str, npt.NDArray[Any]]:
-        return events.feeds
+    def feeds(events: Events) -> dict[str, Feed]:
+        return {**events.feeds, **events.ids}
 
     def rows(events: Events, outputs: dict[str, Any]) -> dict[str, Any]:
         columns: dict[str, Any] = dict(events.columns)
         for output in spec.outputs:
             columns[output.column] = _column(output, outputs[output.name])
+        if spec.ranking is not None:
+            columns |= {name: outputs[name] for name in (ITEMS, SCORES)}
         if spec.threshold is not None:
             columns[spec.threshold.name] = (
                 np.asarray(columns[spec.threshold.column]) >= spec.threshold.at_least

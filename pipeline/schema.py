@@ -32,6 +32,8 @@ STANDARD = (
     pa.field("model_name", _NAME, nullable=False),
     pa.field("model_version", _NAME, nullable=False),
 )
+# The columns of a model that ranks.
+ITEMS, SCORES = "items", "scores"
 _OUTPUT_TYPES = {
     "float": pa.float32(),
     "double": pa.float64(),
@@ -84,7 +86,7 @@ def _type(wanted: object, setting: str, mistakes: list[Mistake]) -> pa.DataType:
 
 
 def output_fields(spec: ModelSpec, signature: Signature) -> tuple[pa.Field, ...]:
-    """The columns of the model's outputs and of its threshold, as the signature types them.
+    """The columns of the model's outputs, ranking and threshold, as the signature types them.
 
     One value a record is a scalar, several are a list (an output of more axes is flattened), a
     sequence of maps is a map, or a scalar where `pick` names the key.
@@ -100,6 +102,10 @@ def output_fields(spec: ModelSpec, signature: Signature) -> tuple[pa.Field, ...]
             one = tensor.width == 1 or output.pick is not None
             kind = value if one else pa.list_(value)
         fields.append(pa.field(output.column, kind))
+    if spec.ranking is not None:
+        scored = _OUTPUT_TYPES[signature.outputs[spec.ranking.scores].kind]
+        fields.append(pa.field(ITEMS, pa.list_(spec.ranking.vocabulary.ids.type)))
+        fields.append(pa.field(SCORES, pa.list_(scored)))
     if spec.threshold is not None:
         fields.append(pa.field(spec.threshold.name, pa.bool_()))
     return tuple(fields)

@@ -24,9 +24,9 @@ MAX_ROW_BYTES = 900_000
 
 
 class Model(Protocol):
-    """What runs: feeds by input name to outputs by name, the first axis is the batch."""
+    """What runs: feeds by name to outputs by name, the first axis is the batch."""
 
-    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs of one batch."""
         ...
 

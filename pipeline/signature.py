@@ -16,16 +16,18 @@ from pipeline.model import (
     Signature,
     Tensor,
 )
+from pipeline.signature_ids import check_ranking
 
 
 def check_signature(spec: ModelSpec, signature: Signature, where: str = "") -> list[Mistake]:
     """Every point where model.yaml and the model disagree; `where` names the model.yaml."""
     prefix = f"{where or f'{spec.name}/{spec.version}/model.yaml'}: "
     given = {one.name: one for one in spec.inputs}
+    named = given.keys() | {one.name for one in spec.forms}
     mistakes = [
         Mistake(f"{prefix}inputs.{name}", None, "is an input of the model that has no entry",
                 "Say which fields of the event feed it")
-        for name in signature.inputs if name not in given
+        for name in signature.inputs if name not in named
     ]  # fmt: skip
     for name, one in given.items():
         setting = f"{prefix}inputs.{name}"
@@ -41,6 +43,7 @@ def check_signature(spec: ModelSpec, signature: Signature, where: str = "") -> l
         else:
             way_out = f"The model's outputs are {', '.join(signature.outputs)}"
             mistakes.append(Mistake(setting, output.name, "is no output of the model", way_out))
+    mistakes += check_ranking(spec, signature, prefix)
     if spec.threshold is not None and not mistakes:
         output = next(one for one in spec.outputs if one.column == spec.threshold.column)
         setting = f"{prefix}threshold.column"

@@ -30,9 +30,11 @@ from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.ports import Answer, Claimed, Replicas, Sink
+from pipeline.ranking import Ranker, Rules
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
+from pipeline.rules import read_rules
 from pipeline.run import Work
-from pipeline.score import Scorer
+from pipeline.score import Model, Scorer
 from pipeline.signature import check_signature
 from pipeline.slots import Slots
 from pipeline.slots import Work as SlotWork
@@ -51,6 +53,7 @@ class Job:
     signature: model.Signature
     schema: pa.Schema
     maker: Maker | None
+    rules: Rules | None
     dead_value_bytes: int
 
 
@@ -83,12 +86,18 @@ def prepare(config: Config) -> Job:
         raise ConfigInvalid(mistakes)
     maker = find_maker(config.recipe) if config.recipe else None
     fields = _recipe(config, files, signature, maker).fields
+    ranking = files.spec.ranking
+    if ranking is None and (config.ranking.allow or config.ranking.deny):
+        way_out = "Leave it out, or describe the ranking in model.yaml"
+        mistake = Mistake("ranking", str(folder), "is set for a model that does not rank", way_out)
+        raise ConfigInvalid([mistake])
     return Job(
         config=config,
         files=files,
         signature=signature,
         schema=schema.job_schema(fields, config.output.compression),
         maker=maker,
+        rules=None if ranking is None else read_rules(config.ranking, ranking.vocabulary),
         dead_value_bytes=topology.DEFAULT_MESSAGE_BYTES - topology.DEAD_LETTER_OVERHEAD,
     )
 
@@ -111,10 +120,14 @@ def build_scorer(job: Job) -> Scorer:
     """What a replica is made of, in its own actor or in a feeder."""
     from pipeline.edges.onnx import OnnxModel
 
-    outputs = None if job.config.recipe else [one.name for one in job.files.spec.outputs]
+    spec = job.files.spec
+    outputs = None if job.maker else spec.wanted_outputs
+    model: Model = OnnxModel(job.files.model, outputs, f"models/{spec.name}/{spec.version}")
+    if job.rules is not None and job.maker is None:
+        model = Ranker(model, spec, job.signature, job.rules)
     return Scorer(
         _recipe(job.config, job.files, job.signature, job.maker),
-        OnnxModel(job.files.model, outputs, f"models/{job.files.name}/{job.files.version}"),
+        model,
         job.schema,
         name=job.files.name,
         version=job.files.version,

@@ -8,10 +8,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # From the bottom up: a module imports its own layer and those above it in this table.
 LAYERS = {
-    "values": "batch control errors recipe model schema config ports",
+    "values": "batch control errors ragged vocabulary recipe model schema config ports",
     "pure": "ledger batcher journal archived commit dead_letters progress layout handover reset "
-    "topology settings document kafka_keys shapes explain scaffold model_folder signature decode "
-    "json_types json_repair json_structs json_flat _scan score rows encode _encode capacity "
+    "topology settings document kafka_keys shapes explain scaffold model_reader model_ids "
+    "model_folder signature_ids signature ids decode json_types json_repair json_structs json_flat "
+    "_scan forms best ranking rules score rows encode _encode capacity "
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_journal "
     "audit_rows audit_job verification",
     "roles": "dispatch feeder fleet slot slots archiver keeper status run",
