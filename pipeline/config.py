@@ -134,6 +134,15 @@ class Replicas:
         default=1.0,
         metadata=about("CPUs that each replica reserves with Ray", minimum=0, maximum=1024),
     )
+    gpu: float = field(
+        default=0.0,
+        metadata=about(
+            "GPUs, or the share of one, that each replica reserves with Ray; above 0 the model "
+            "runs on CUDA, or not at all; placement must be remote",
+            minimum=0,
+            maximum=64,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,8 @@ class Dispatch:
         self._losses: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
         self._seconds_per_row = seconds_per_row
+        # Seconds a row that each replica was last seen to need: a GPU's are few of a CPU's.
+        self._paces: dict[int, float] = {}
         self._gone: set[int] = set()
         self.lost: list[tuple[int, str]] = []
         self.timings: list[Timing] = []
@@ -80,7 +82,7 @@ class Dispatch:
     @property
     def room(self) -> bool:
         """Whether a further batch would reach a replica at once."""
-        return not self._queue and self._freest() is not None
+        return not self._queue and self._soonest(1) is not None
 
     @property
     def needs_isolation(self) -> bool:
@@ -99,18 +101,30 @@ class Dispatch:
             counts[held.replica] = counts.get(held.replica, 0) + 1
         return counts
 
-    def _freest(self) -> ReplicaRef | None:
+    def _soonest(self, rows: int) -> ReplicaRef | None:
+        """The replica that would be through with `rows` more first, of those that have room.
+
+        One that has not been timed counts as fast as the fastest, so that it soon is.
+        """
         counts = self.in_flight()
+        waiting: dict[int, int] = {}
+        for held in self._held.values():
+            waiting[held.replica] = waiting.get(held.replica, 0) + held.batch.rows
+        fastest = min(self._paces.values(), default=1.0)
         open_ones = [
-            (counts.get(ref.id, 0), ref.id)
+            (
+                (waiting.get(ref.id, 0) + rows) * self._paces.get(ref.id, fastest),
+                counts.get(ref.id, 0),
+                ref.id,
+            )
             for ref in self._fleet.values()
             if counts.get(ref.id, 0) < IN_FLIGHT_PER_REPLICA
         ]
-        return self._fleet[min(open_ones)[1]] if open_ones else None
+        return self._fleet[min(open_ones)[-1]] if open_ones else None
 
     def send(self, now: float) -> None:
-        """Hand out what can go: the queue to the freest replicas, one suspect to isolation."""
-        while self._queue and (ref := self._freest()) is not None:
+        """Hand out what can go: the queue by who is done first, one suspect to isolation."""
+        while self._queue and (ref := self._soonest(self._queue[0].rows)) is not None:
             self._hand(ref, self._queue.popleft(), now, isolated=False)
         isolation = self._isolation
         if (
@@ -157,7 +171,9 @@ class Dispatch:
         self._losses.pop(held.batch.id, None)
         rows = max(held.batch.rows, 1)
         # The slowest row seen lately: a deadline must not follow one lucky batch.
-        self._seconds_per_row = max(self._seconds_per_row * 0.9, answer.scored.seconds / rows)
+        pace = answer.scored.seconds / rows
+        self._seconds_per_row = max(self._seconds_per_row * 0.9, pace)
+        self._paces[held.replica] = pace
         self.timings.append(
             Timing(held.replica, held.batch.rows, answer.scored.seconds, now - held.sent)
         )
@@ -168,6 +184,7 @@ class Dispatch:
         if self._isolation is not None and self._isolation.id == replica:
             self._isolation = None
         self._gone.add(replica)
+        self._paces.pop(replica, None)
         self._replicas.forget(replica)
         self.lost.append((replica, reason))
         returned = [held for held in self._held.values() if held.replica == replica]

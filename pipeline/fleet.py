@@ -50,7 +50,8 @@ class Replica:
 class Fleet:
     """Owns every replica of a run; used by the driver's thread.
 
-    `build` and `args` make the replica's object in its actor; `cpus` is what each asks of Ray.
+    `build` and `args` make the replica's object in its actor; `cpus` and `gpus` are what each asks
+    of Ray. Isolation replicas are made by `build_isolated`, and ask for nothing.
     `standing` are replicas that live inside the feeders and so are always ready.
     """
 
@@ -61,6 +62,8 @@ class Fleet:
         build: Callable[..., Any],
         args: tuple[Any, ...],
         cpus: float,
+        gpus: float = 0.0,
+        build_isolated: Callable[..., Any] | None = None,
         standing: tuple[ReplicaRef, ...] = (),
     ) -> None:
         self._standing = standing
@@ -68,7 +71,9 @@ class Fleet:
         self._clock = clock
         self._build = build
         self._args = args
+        self._build_isolated = build if build_isolated is None else build_isolated
         self._cpus = cpus
+        self._gpus = gpus
         self._ids = itertools.count(1)
         self._replicas: dict[int, Replica] = {}
         self._failures = 0
@@ -102,19 +107,22 @@ class Fleet:
     def _start(self, slot: int | None, now: float) -> None:
         number = next(self._ids)
         # An isolation replica must start even on a full cluster.
-        cpus = self._cpus if slot is None else 0.0
-        handle = self._actors.start(("replica", number), self._build, *self._args, cpus=cpus)
+        cpus, gpus = (self._cpus, self._gpus) if slot is None else (0.0, 0.0)
+        build = self._build if slot is None else self._build_isolated
+        tag = ("replica", number)
+        handle = self._actors.start(tag, build, *self._args, cpus=cpus, gpus=gpus)
         self._replicas[number] = Replica(number, handle, slot, now)
 
     def _warn(self, replica: Replica, now: float) -> None:
         if not replica.warned and now - replica.since > STARTING_WARNING_SECONDS:
             replica.warned = True
             log.warning(
-                "replica %d has waited %.0f s for %g CPU: the cluster has none free. "
-                "Add nodes or set replicas.cpus lower",
+                "replica %d has waited %.0f s for %g CPU and %g GPU: the cluster has none free. "
+                "Add nodes, or set replicas.cpus or replicas.gpu lower",
                 replica.id,
                 now - replica.since,
                 self._cpus,
+                self._gpus,
             )
 
     def _end(self, replica: Replica) -> None:

@@ -154,8 +154,13 @@ class Reply:
 class Actors(Protocol):
     """Processes somewhere in the cluster that build an object and answer calls on it, in order."""
 
-    def start(self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float) -> Any:
-        """Start one; returns its handle at once. The reply to `tag` brings its process id."""
+    def start(
+        self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float, gpus: float = 0.0
+    ) -> Any:
+        """Start one; returns its handle at once. The reply to `tag` brings its process id.
+
+        `cpus` and `gpus` are what it reserves in the cluster, and waits for.
+        """
 
     def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:
         """Queue a call behind those that the actor has; its reply carries `tag`."""

@@ -116,13 +116,19 @@ def _recipe(
     )
 
 
-def build_scorer(job: Job) -> Scorer:
+def build_gpu_scorer(job: Job) -> Scorer:
+    """What a replica that reserved a GPU is made of. Raises ConfigInvalid where CUDA fails."""
+    return build_scorer(job, gpu=True)
+
+
+def build_scorer(job: Job, *, gpu: bool = False) -> Scorer:
     """What a replica is made of, in its own actor or in a feeder."""
     from pipeline.edges.onnx import OnnxModel
 
     spec = job.files.spec
     outputs = None if job.maker else spec.wanted_outputs
-    model: Model = OnnxModel(job.files.model, outputs, f"models/{spec.name}/{spec.version}")
+    name = f"models/{spec.name}/{spec.version}"
+    model: Model = OnnxModel(job.files.model, outputs, name, gpu=gpu)
     if job.rules is not None and job.maker is None:
         model = Ranker(model, spec, job.signature, job.rules)
     return Scorer(
@@ -283,9 +289,12 @@ def assemble(
     fleet = Fleet(
         actors,
         clock,
-        build_scorer,
+        build_gpu_scorer if config.replicas.gpu else build_scorer,
         (shared,),
         config.replicas.cpus,
+        config.replicas.gpu,
+        # A record that kills its replica is found on any node.
+        build_scorer,
         standing=(SCORES_HERE,) if local else (),
     )
     work = SlotWork(

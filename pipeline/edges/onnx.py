@@ -15,7 +15,8 @@ from pipeline.model import Signature, Tensor
 # Between layers a batch stands in the processor's cache up to about this many rows; beyond it each
 # costs up to a half more, and the arena grows with the batch.
 RUN_ROWS = 2048
-PROVIDERS = ("CPUExecutionProvider",)
+GPU_RUN_ROWS = 65_536
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # ONNX Runtime's errors have no root of their own.
 _FAILURES: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -31,13 +32,24 @@ _FAILURES: tuple[type[Exception], ...] = (
 class OnnxModel:
     """One ONNX Runtime session; only `outputs` are computed (all where it is None).
 
+    With `gpu` it runs on CUDA, batches whole: what is sliced for a processor's cache is too little
+    for a GPU.
+
     `file` is what mistakes name. Raises ConfigInvalid where the model can't be opened, lacks an
     output or runs on another provider than was asked for.
     """
 
     def __init__(
-        self, model: bytes, outputs: Sequence[str] | None = None, file: str = "model.onnx"
+        self,
+        model: bytes,
+        outputs: Sequence[str] | None = None,
+        file: str = "model.onnx",
+        *,
+        gpu: bool = False,
     ) -> None:
+        wanted = CUDA if gpu else CPU
+        # Asked for a provider that it lacks, the runtime warns and takes another.
+        _refuse_other(file, wanted, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         # Replicas scale by processes: threads of one session that spin would take their cores.
         options.intra_op_num_threads = 1
@@ -45,17 +57,14 @@ class OnnxModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(model, options, providers=list(PROVIDERS))
+            session = onnxruntime.InferenceSession(model, options, providers=[wanted])
         except _FAILURES as failure:
             problem = " ".join(f"can't be opened: {failure}".split())
             way_out = "Export it again for ONNX Runtime " + onnxruntime.__version__
             raise ConfigInvalid([Mistake(file, None, problem, way_out)]) from failure
-        # The runtime falls back to another provider without an error.
-        used = session.get_providers()
-        if used != list(PROVIDERS):
-            way_out = "Install an onnxruntime that has the provider"
-            mistake = Mistake(file, used, f"runs elsewhere than on {PROVIDERS}", way_out)
-            raise ConfigInvalid([mistake])
+        # It falls back without an error too, as where a driver does not fit.
+        _refuse_other(file, wanted, session.get_providers()[:1])
+        self._rows = GPU_RUN_ROWS if gpu else RUN_ROWS
         self.signature = Signature(
             inputs={one.name: _tensor(one.type, one.shape) for one in session.get_inputs()},
             outputs={one.name: _tensor(one.type, one.shape) for one in session.get_outputs()},
@@ -75,14 +84,25 @@ class OnnxModel:
         rows = max((len(values) for values in feeds.values()), default=0)
         parts = [
             self._session.run(
-                self._names, {name: feed[row : row + RUN_ROWS] for name, feed in feeds.items()}
+                self._names, {name: feed[row : row + self._rows] for name, feed in feeds.items()}
             )
-            for row in range(0, max(rows, 1), RUN_ROWS)
+            for row in range(0, max(rows, 1), self._rows)
         ]
         return {
             name: _joined(pieces)
             for name, pieces in zip(self._names, zip(*parts, strict=True), strict=True)
         }
+
+
+def _refuse_other(file: str, wanted: str, found: Sequence[str]) -> None:
+    """Raise ConfigInvalid where the wanted provider is not there: the CPU is no silent stand-in."""
+    if wanted not in found:
+        way_out = (
+            "Install the extra gpu in place of onnxruntime, with a driver that fits, on the nodes "
+            "that have GPUs; or leave replicas.gpu out"
+        )
+        mistake = Mistake(file, list(found), f"would run elsewhere than on {wanted}", way_out)
+        raise ConfigInvalid([mistake])
 
 
 def _joined(pieces: Sequence[Any]) -> Any:

@@ -65,9 +65,11 @@ class RayActors:
     def __init__(self) -> None:
         self._tags: dict[Any, Tag] = {}
 
-    def start(self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float) -> Any:
+    def start(
+        self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float, gpus: float = 0.0
+    ) -> Any:
         """Start an actor that builds its object; the reply to `tag` says how that went."""
-        options = {"num_cpus": cpus, "scheduling_strategy": "SPREAD"}
+        options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
         handle = _actor_class(str(tag[0])).options(**options).remote()
         self._tags[handle.start.remote(build, *args)] = tag
         return handle

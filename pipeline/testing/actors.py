@@ -109,13 +109,19 @@ class MemoryActors:
         self._wait = wait
         self._actors: dict[Handle, _Actor] = {}
         self._replies: list[Reply] = []
-        # Tag and CPUs of each start, for tests.
+        # Tag and CPUs of each start, its GPUs, and what builds it, for tests.
         self.starts: list[tuple[Tag, float]] = []
+        self.gpus: list[float] = []
+        self.builds: list[Callable[..., Any]] = []
 
-    def start(self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float) -> Handle:
+    def start(
+        self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float, gpus: float = 0.0
+    ) -> Handle:
         """Start an actor; it builds its object when its turn comes, and replies its process id."""
         handle = Handle(len(self.starts))
         self.starts.append((tag, cpus))
+        self.gpus.append(gpus)
+        self.builds.append(build)
         actor = self._actors[handle] = _Actor()
 
         def construct() -> int:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pyarrow as pa
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.batch import Batch, Partition, Span
 from pipeline.decode import DECODERS
-from pipeline.edges.onnx import OnnxModel
+from pipeline.edges.onnx import CUDA, RUN_ROWS, OnnxModel
 from pipeline.errors import ConfigInvalid
 from pipeline.model import FieldSpec, InputSpec, ModelSpec, OutputSpec, Signature, Tensor
 from pipeline.recipe import signature_recipe
@@ -207,3 +208,19 @@ def test_crayfish_model_takes_flat_arrays(shared_data: Path) -> None:
     rows = scored_rows(model, spec, *events)
     expected = model.run({"input": values.astype(np.float32).reshape(3, 1, 784)})["output"]
     np.testing.assert_allclose([row["classes"] for row in rows], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA is here")
+def test_without_cuda_a_gpu_model_is_an_error() -> None:
+    """A replica that asked for CUDA says what to install, and never scores on the CPU instead."""
+    with pytest.raises(ConfigInvalid, match="would run elsewhere than on CUDAExecutionProvider"):
+        OnnxModel(identity("float", ["n", 2]), gpu=True)
+
+
+@pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="needs a GPU, CUDA")
+def test_a_gpu_scores_as_the_cpu_does() -> None:
+    """Both providers give the same outputs but for rounding, also beyond a CPU's slice."""
+    model = (Path(__file__).parents[2] / "models/fraud/1/model.onnx").read_bytes()
+    rows = np.random.default_rng(0).normal(size=(RUN_ROWS + 7, 29)).astype(np.float32)
+    here, there = (OnnxModel(model, gpu=gpu).run({"features": rows}) for gpu in (False, True))
+    np.testing.assert_allclose(here["probability"], there["probability"], rtol=1e-4, atol=1e-5)

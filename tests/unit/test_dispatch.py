@@ -1,5 +1,7 @@
 """Dispatch: what dies is sent again, what kills is isolated, and innocent records are scored."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.batch import Batch, Scored
 from pipeline.control import ReplicaRef
 from pipeline.dispatch import IN_FLIGHT_PER_REPLICA, UNMEASURED_DEADLINE_SECONDS, Dispatch
+from pipeline.ports import Answer
 from pipeline.testing import SCHEMA, ManualClock, MemoryReplicas, batch_of, score
 
 EMPTY = pa.RecordBatch.from_pylist([], schema=SCHEMA)
@@ -261,3 +264,47 @@ def test_each_answer_is_timed() -> None:
     (timing,) = desk.dispatch.timings
     assert (timing.replica, timing.rows, timing.service_seconds) == (0, 4, 0.004)
     assert timing.round_trip_seconds == 0.5
+
+
+class Paced(MemoryReplicas):
+    """Replicas that tell of their own pace: replica 0 needs ten times as long as the others."""
+
+    def collect(self, timeout: float) -> list[Answer]:
+        answers = []
+        for one in super().collect(timeout):
+            assert one.scored is not None
+            pace = 0.1 if one.replica == 0 else 0.01
+            seconds = pace * one.scored.rows.num_rows
+            answers.append(replace(one, scored=replace(one.scored, seconds=seconds)))
+        return answers
+
+
+def test_batches_go_where_they_are_done_first() -> None:
+    """Once both are timed, the slow one of a mixed fleet gets no more than the fast one leaves."""
+    replicas = Paced(score)
+    desk = Desk(replicas)
+    for number in range(2):
+        desk.submit(rows_of(number, 10 * number, 10, set()))
+    desk.step()
+    assert {replica for replica, _ in replicas.sent} == {0, 1}
+    for number in range(2, 22):
+        desk.submit(rows_of(number, 10 * number, 10, set()))
+        desk.dispatch.send(desk.clock.monotonic())
+        desk.step()
+    later = [replica for replica, _ in replicas.sent[2:]]
+    assert later == [1] * 20
+    desk.finish()
+    assert len(desk.outcome()[0]) == 220
+
+
+def test_the_slow_one_helps_where_the_fast_one_is_full() -> None:
+    """A fleet is not kept waiting for its fastest replica: what has room is used."""
+    replicas = Paced(score)
+    desk = Desk(replicas)
+    for number in range(2):
+        desk.submit(rows_of(number, 10 * number, 10, set()))
+    desk.step()
+    for number in range(2, 6):
+        desk.submit(rows_of(number, 10 * number, 10, set()))
+    desk.dispatch.send(desk.clock.monotonic())
+    assert [replica for replica, _ in replicas.sent[2:]] == [1, 1, 0, 0]

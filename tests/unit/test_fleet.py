@@ -194,3 +194,17 @@ def test_closing_ends_every_actor() -> None:
     desk.step(2, {0})
     desk.fleet.close()
     assert desk.actors.alive() == []
+
+
+def isolated(works: object) -> Replica:
+    return build(works)
+
+
+def test_replicas_reserve_gpus_and_isolation_replicas_none() -> None:
+    """Where replicas ask for a share of a GPU, those that search for a bad record need none."""
+    actors = MemoryActors()
+    fleet = Fleet(actors, ManualClock(), build, (True,), 1.0, 0.5, isolated)
+    fleet.step(1, {0}, {})
+    assert [tag for tag, _ in actors.starts] == [("replica", 1), ("replica", 2)]
+    assert actors.gpus == [0.5, 0.0]
+    assert actors.builds == [build, isolated]

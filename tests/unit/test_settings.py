@@ -523,3 +523,10 @@ def test_a_config_that_is_accepted_keeps_every_promise(content):
     assert len(set(topics)) == 4
     assert config.slots is None or config.slots >= 1
     assert config.replicas.count >= 1
+
+
+def test_gpus_are_for_replicas_of_their_own():
+    """A GPU can't be reserved for a replica inside a feeder; a share of one is a number."""
+    told = mistakes(minimal(replicas={"gpu": 0.5}, placement="local"))
+    assert "placement is local" in told["replicas.gpu"]
+    assert parse(minimal(replicas={"gpu": 0.5})).replicas.gpu == 0.5
