@@ -4,7 +4,7 @@ BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup lint test test-faults demo bench up
+.PHONY: setup lint test test-faults demo demo-recommend bench up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +30,9 @@ test-faults: setup
 
 demo: setup
 	$(BIN)/python -m jobs.demo --broker $(BROKER)
+
+demo-recommend: setup
+	$(BIN)/python -m jobs.demo recommend --broker $(BROKER)
 
 bench: setup
 	$(BIN)/python -m benchmarks.throughput

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.demo import fraud
 from jobs.demo.story import FAILURES, tell
+from jobs.demo.workload import Workload
 from pipeline.errors import HeadraceError
 
 # Fewer leave no steady part to speak of.
@@ -14,9 +15,30 @@ FEWEST_RECORDS = 1000
 INTERRUPTED = 130
 
 
+def _fraud(_: bool) -> Workload:
+    return fraud.workload()
+
+
+def _recommend(generated: bool) -> Workload:
+    # It trains a model, which the other workload need not wait for.
+    from jobs import interactions
+    from jobs.demo import recommend
+
+    return recommend.workload(interactions.generated() if generated else interactions.load())
+
+
+WORKLOADS = {"fraud": _fraud, "recommend": _recommend}
+
+
 def main() -> int:
     """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jobs.demo", description=__doc__)
+    parser.add_argument(
+        "workload", nargs="?", choices=list(WORKLOADS), default="fraud", help="what is scored"
+    )
+    parser.add_argument(
+        "--generated", action="store_true", help="recommend: a made-up set instead of MovieLens"
+    )
     parser.add_argument(
         "--broker",
         choices=["embedded", "kafka"],
@@ -33,7 +55,7 @@ def main() -> int:
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        workload = fraud.workload()
+        workload = WORKLOADS[chosen.workload](chosen.generated)
         records = workload.size if chosen.records is None else chosen.records
         if not FEWEST_RECORDS <= records <= workload.size:
             parser.error(f"--records {records}: give {FEWEST_RECORDS:,} to {workload.size:,}")

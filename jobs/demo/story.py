@@ -62,7 +62,7 @@ def tell(workload: Workload, prefer: Prefer, output: Path, records: int, rate: f
         screen = Screen(console, records + len(workload.broken()))
         summary.header(console, workload)
         with _starting(screen, prefer) as found:
-            config = _config(workload, found, job, output, screen)
+            config = _delivering(configured(workload, found.bootstrap, job, output), screen)
             with _topics(config, found, screen):
                 measured = _run(workload, config, screen, records, rate)
         summary.results(console, measured, rate)
@@ -90,23 +90,25 @@ def _starting(screen: Screen, prefer: Prefer) -> Iterator[Broker]:
         yield found
 
 
-def _config(workload: Workload, found: Broker, job: str, output: Path, screen: Screen) -> Config:
-    """The workload's config with a job's name of its own, so that runs do not meet.
-
-    Delivery is what the broker carries.
-    """
+def configured(workload: Workload, bootstrap: str, job: str, output: Path) -> Config:
+    """The workload's config with a job's name of its own, so that runs do not meet."""
     path = workload.config
     content, mistakes = document.read(path.read_text(encoding="utf-8"), str(path))
     if mistakes:
         raise ConfigInvalid(mistakes)
+    content |= workload.settings
     content["job"] = job
-    content["kafka"] = {**content["kafka"], "bootstrap.servers": found.bootstrap}
+    content["kafka"] = {**content["kafka"], "bootstrap.servers": bootstrap}
     # Topics follow from the job's name where they are left out.
     content["input"] = {k: v for k, v in content["input"].items() if k != "topic"}
     content["output"] = {"parquet": str(output)}
     content["batching"] = {"max_batch_size": BATCH_ROWS}
     content["metrics"] = {"port": None}
-    config = parse(content, ROOT, {})
+    return parse(content, ROOT, {})
+
+
+def _delivering(config: Config, screen: Screen) -> Config:
+    """The config with the delivery that the broker carries."""
     mistake = carries_exactly_once(config)
     if mistake is None:
         screen.done("delivery exactly once: predictions and offsets are committed together")

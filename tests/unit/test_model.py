@@ -2,15 +2,20 @@
 
 import hashlib
 import math
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pipeline.config import Ranking
 from pipeline.errors import ConfigInvalid
 from pipeline.model import Choice, FieldSpec, ModelSpec, Signature, Tensor
 from pipeline.model_folder import load_files, resolve
 from pipeline.signature import check_signature
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = b"not opened here"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 GOOD = f"""
@@ -232,3 +237,22 @@ def test_threshold_of_a_vector_is_a_mistake(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "x: {fields: [a, b]}", "y: {column: s}", rest)
     (mistake,) = check_signature(spec, Signature({"x": X}, {"y": X}))
     assert mistake.setting.endswith("threshold.column")
+
+
+def test_the_reference_shows_what_loads(tmp_path: Path) -> None:
+    """Each model.yaml in docs/model-yaml.md is read without a mistake, sums of files aside."""
+    text = (ROOT / "docs/model-yaml.md").read_text(encoding="utf-8")
+    plain, ranking, rules = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    spec = load_files(folder(tmp_path / "a", _with_sum(plain, MODEL))).spec
+    assert [one.name for one in spec.inputs] == ["features", "embedding"]
+    made = folder(tmp_path / "b", f"sha256: {SHA256}\n" + _with_sum(ranking, b"7\n"))
+    for name in ("items.txt", "users.txt"):
+        (made / name).write_bytes(b"7\n")
+    spec = load_files(made).spec
+    assert spec.ranking is not None
+    assert [one.form.value for one in spec.forms] == ["padded", "mask", "k"]
+    assert set(yaml.safe_load(rules)["ranking"]) == {one.name for one in fields(Ranking)}
+
+
+def _with_sum(text: str, content: bytes) -> str:
+    return re.sub(r"sha256: \w+…", f"sha256: {hashlib.sha256(content).hexdigest()}", text)

@@ -1,0 +1,324 @@
+"""Train recommendation models, export them to ONNX, prove parity and say how good they are.
+
+    python -m jobs.train_recommend                          # MovieLens 100K, into the cache
+    python -m jobs.train_recommend --generated --output models
+
+Three models: `recommend` is EASE, `recommend-pairs` scores one user and one item at a time, and
+`recommend-sequence` is SASRec, which needs the extra `train-sequence`. What is made of MovieLens
+may not be redistributed, and is refused as a file of the repository.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import importlib.util
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import yaml
+
+from jobs import ease, interactions, pair_model, sequence_model
+from jobs.interactions import Flags, Interactions
+from jobs.ranking_metrics import Quality, judge, most_popular
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = "1"
+K = 10
+PARITY_SHARE, PARITY = 0.999, 1e-5
+NAMES = ("recommend", "recommend-pairs", "recommend-sequence")
+HISTORY = {"vocabulary": "items", "list": True, "unknown": "drop"}
+Lists = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One model: its graph, what model.yaml says of it, the ids that its indices stand for."""
+
+    name: str
+    model: bytes
+    content: Mapping[str, Any]
+    vocabularies: Mapping[str, npt.NDArray[np.int64]]
+    metrics: Mapping[str, Any]
+
+
+def session(model: bytes) -> Any:
+    """The model on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def check_parity(given: Lists, expected: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Compare a graph's best items and scores `[users, K]` with all scores `[users, items]`.
+
+    What may not be recommended has -inf. Raises ValueError where fewer than PARITY_SHARE of the
+    lists are equal, or a score is further away than PARITY.
+    """
+    best, scores = given
+    order = np.argsort(-expected, axis=1, kind="stable")[:, : best.shape[1]]
+    equal = float((best == order).all(axis=1).mean())
+    away = float(np.abs(np.take_along_axis(expected, best, axis=1) - scores).max())
+    if equal < PARITY_SHARE or away > PARITY:
+        raise ValueError(
+            f"the exported model differs: {equal:.2%} of the lists are equal, scores by {away:.1e};"
+            f" allowed are {PARITY_SHARE:.1%} and {PARITY}"
+        )
+    return {"equal_lists": round(equal, 5), "largest_difference": float(f"{away:.1e}")}
+
+
+def train_ease(data: Interactions, training: Flags) -> Trained:
+    """EASE on the training part; judged on the rest."""
+    seen = data.matrix(training)
+    began = time.monotonic()
+    weights = ease.fit(seen)
+    seconds = time.monotonic() - began
+    model = ease.export(weights)
+    feeds = {"history": seen, "blocked": seen > 0, "k": np.array([K])}
+    scores, best = session(model).run(["scores", "best"], feeds)
+    expected = np.where(seen > 0, -np.inf, seen @ weights)
+    return Trained(
+        "recommend",
+        model,
+        {
+            "ids": {"history": HISTORY},
+            "inputs": {
+                "history": {"ids": "history", "form": "multi_hot"},
+                "blocked": {"form": "blocked"},
+                "k": {"form": "k"},
+            },
+            "ranking": {
+                "vocabulary": "items",
+                "scores": "scores",
+                "indices": "best",
+                "seen": "history",
+            },
+        },
+        {"items": np.arange(1, data.shape[1] + 1)},
+        {
+            **_judged(data, training, best),
+            "parity": check_parity((best, scores), expected),
+            "training": {"seconds": round(seconds, 1), "regularisation": ease.REGULARISATION},
+        },
+    )
+
+
+def train_pairs(data: Interactions, training: Flags) -> Trained:
+    """scikit-learn's SVD on the training part, as a graph of pairs."""
+    seen = data.matrix(training)
+    began = time.monotonic()
+    users, items = pair_model.fit(seen)
+    seconds = time.monotonic() - began
+    model = pair_model.export(users, items)
+    everything = np.indices(seen.shape).reshape(2, -1)
+    feeds = {"user_id": everything[0], "item_id": everything[1]}
+    scores = session(model).run(["score"], feeds)[0].reshape(seen.shape)
+    scores = np.where(seen > 0, -np.inf, scores)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+    expected = np.where(seen > 0, -np.inf, users.astype(np.float64) @ items.T)
+    given = best, np.take_along_axis(scores, best, axis=1)
+    listed = {"vocabulary": "items", "list": True, "unknown": "drop"}
+    return Trained(
+        "recommend-pairs",
+        model,
+        {
+            "ids": {
+                "user": {"vocabulary": "users", "unknown": "reject"},
+                "candidates": listed,
+                "history": {**HISTORY, "missing": [], "empty": "keep"},
+            },
+            "inputs": {
+                "user_id": {"ids": "user", "form": "index"},
+                "item_id": {"ids": "candidates", "form": "each"},
+            },
+            "ranking": {
+                "vocabulary": "items",
+                "scores": "score",
+                "candidates": "candidates",
+                "seen": "history",
+            },
+        },
+        {"items": np.arange(1, data.shape[1] + 1), "users": np.arange(1, data.shape[0] + 1)},
+        {
+            **_judged(data, training, best),
+            "parity": check_parity(given, expected),
+            "training": {"seconds": round(seconds, 1), "factors": users.shape[1]},
+        },
+    )
+
+
+def train_sequence(data: Interactions, _: Flags) -> Trained:
+    """SASRec without each user's last two interactions: one to stop by, one to judge by."""
+    from jobs.train_sequence import Plan, fit
+
+    last, before = interactions.last_ones(data), interactions.last_ones(data, 1)
+    shape = sequence_model.Shape(data.shape[1])
+    began = time.monotonic()
+    early, late = (_histories(data, ~last & ~before), _histories(data, ~last))
+    parameters, course = fit(
+        shape,
+        [one for one in early if len(one) > 1],
+        lambda tried: _next_item(tried, early, data.items[before], shape.length)[0],
+        Plan(),
+    )
+    seconds = time.monotonic() - began
+    model = sequence_model.export(parameters)
+    lines = _lines(late, shape.length)
+    blocked = _blocked(late, shape.items)
+    feeds = {"history": lines, "blocked": blocked, "k": np.array([K])}
+    scores, best = session(model).run(["scores", "best"], feeds)
+    expected = np.where(blocked, -np.inf, sequence_model.scores(parameters, lines))
+    ndcg, hits = _next_item(parameters, late, data.items[last], shape.length)
+    padded = {"ids": "history", "form": "padded", "newest": shape.length, "pad": 0, "side": "left"}
+    return Trained(
+        "recommend-sequence",
+        model,
+        {
+            "ids": {"history": HISTORY},
+            "inputs": {"history": padded, "blocked": {"form": "blocked"}, "k": {"form": "k"}},
+            "ranking": {
+                "vocabulary": "items",
+                "scores": "scores",
+                "indices": "best",
+                "seen": "history",
+            },
+        },
+        {"items": np.arange(1, data.shape[1] + 1)},
+        {
+            "leave_one_out": {"ndcg_at_10": round(ndcg, 4), "hits_at_10": round(hits, 4)},
+            "parity": check_parity((best, scores), expected),
+            "training": {"seconds": round(seconds, 1), "epochs": len(course), **asdict(shape)},
+        },
+    )
+
+
+def _judged(data: Interactions, training: Flags, best: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Quality on what was held out, beside that of the most popular items."""
+    seen, relevant = data.matrix(training), data.matrix(~training) > 0
+    return {
+        "held_out": _rounded(judge(best, seen, relevant)),
+        "most_popular": _rounded(judge(most_popular(seen, K), seen, relevant)),
+    }
+
+
+def _rounded(quality: Quality) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(quality).items()}
+
+
+def _histories(data: Interactions, chosen: Flags) -> list[npt.NDArray[np.int64]]:
+    """The items of each user in the order of time."""
+    order = np.argsort(data.users[chosen], kind="stable")
+    counts = np.bincount(data.users[chosen], minlength=data.shape[0] + 1)[1:]
+    return np.split(data.items[chosen][order], np.cumsum(counts)[:-1])
+
+
+def _lines(histories: list[npt.NDArray[np.int64]], length: int) -> npt.NDArray[np.int64]:
+    """The newest of each history, padded on the left with 0."""
+    made = np.zeros((len(histories), length), np.int64)
+    for line, history in zip(made, histories, strict=True):
+        newest = history[-length:]
+        line[length - len(newest) :] = newest
+    return made
+
+
+def _blocked(histories: list[npt.NDArray[np.int64]], items: int) -> npt.NDArray[np.bool_]:
+    """Padding and what was seen, `[users, items + 1]`."""
+    made = np.zeros((len(histories), items + 1), np.bool_)
+    made[:, 0] = True
+    for line, history in zip(made, histories, strict=True):
+        line[history] = True
+    return made
+
+
+def _next_item(
+    parameters: sequence_model.Parameters,
+    histories: list[npt.NDArray[np.int64]],
+    following: npt.NDArray[np.int64],
+    length: int,
+) -> tuple[float, float]:
+    """Measure by the item that follows each history, among all unseen ones: nDCG and hits at K."""
+    scores = sequence_model.scores(parameters, _lines(histories, length))
+    scores[_blocked(histories, scores.shape[1] - 1)] = -np.inf
+    own = scores[np.arange(len(scores)), following]
+    places = (scores > own[:, None]).sum(axis=1)
+    hits = places < K
+    return float((hits / np.log2(places + 2)).mean()), float(hits.mean())
+
+
+def write(trained: Trained, output: Path, data: Interactions) -> Path:
+    """Write a version's folder below `output`; returns the model's.
+
+    Raises ValueError for a model of MovieLens in the repository.
+    """
+    folder = output.resolve() / trained.name / VERSION
+    if folder.is_relative_to(ROOT) and data.name == interactions.MOVIELENS:
+        raise ValueError(
+            f"{folder} lies in the repository, and what is made of {data.name} may not be "
+            "redistributed: name an --output elsewhere, or train with --generated"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(trained.model)
+    first = 1 if trained.name == "recommend-sequence" else 0
+    vocabularies = {}
+    for name, ids in trained.vocabularies.items():
+        content = "".join(f"{one}\n" for one in ids.tolist()).encode()
+        (folder / f"{name}.txt").write_bytes(content)
+        vocabularies[name] = {
+            "file": f"{name}.txt",
+            "type": "int64",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "first": first,
+        }
+    packages = ("numpy", "onnx", "onnxruntime", "scikit-learn")
+    manifest = {
+        "sha256": hashlib.sha256(trained.model).hexdigest(),
+        "vocabularies": vocabularies,
+        **trained.content,
+        "metrics": {
+            "data": data.name,
+            **trained.metrics,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in packages},
+            },
+        },
+    }
+    text = yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None, width=100)
+    (folder / "model.yaml").write_text(text)
+    return folder.parent
+
+
+Trainer = Callable[[Interactions, Flags], Trained]
+TRAINERS: dict[str, Trainer] = dict(
+    zip(NAMES, (train_ease, train_pairs, train_sequence), strict=True)
+)
+
+
+def main() -> None:
+    """Train, export, check and write."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.train_recommend", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--generated", action="store_true", help="the generated set, not MovieLens")
+    parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--seed", type=int, default=0, help="of the split in training and held out")
+    parser.add_argument("--output", type=Path, help="folder of the models (the cache's models)")
+    chosen = parser.parse_args()
+    data = interactions.generated() if chosen.generated else interactions.load()
+    output = chosen.output or interactions.cache() / "models"
+    training = interactions.split(data, chosen.seed)
+    for name in chosen.models:
+        if name == "recommend-sequence" and importlib.util.find_spec("jax") is None:
+            print(f"{name} is left out: pip install 'headrace[train-sequence]' brings JAX")
+            continue
+        trained = TRAINERS[name](data, training)
+        print(f"{write(trained, output, data)}: {trained.metrics}")
+
+
+if __name__ == "__main__":
+    main()
