@@ -36,6 +36,7 @@ demo-recommend: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.throughput --task recommend
 
 # A broker to try things on, in the foreground: by Docker where it answers, else by Java.
 up: setup

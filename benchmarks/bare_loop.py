@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -33,22 +33,18 @@ MODEL_VERSION = "1"
 
 _TIME = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
-# What Headrace writes for the same job.
-SCHEMA = pa.schema(
-    {
-        "topic": _NAME,
-        "partition": pa.int32(),
-        "offset": pa.int64(),
-        "key": pa.binary(),
-        "event_time": _TIME,
-        "scored_at": _TIME,
-        "model_name": _NAME,
-        "model_version": _NAME,
-        "id": pa.int64(),
-        "score": pa.float32(),
-        "flagged": pa.bool_(),
-    }
-)
+# What Headrace writes for each job, and for this one.
+STANDARD = {
+    "topic": _NAME,
+    "partition": pa.int32(),
+    "offset": pa.int64(),
+    "key": pa.binary(),
+    "event_time": _TIME,
+    "scored_at": _TIME,
+    "model_name": _NAME,
+    "model_version": _NAME,
+}
+SCHEMA = pa.schema({**STANDARD, "id": pa.int64(), "score": pa.float32(), "flagged": pa.bool_()})
 
 
 class Event(msgspec.Struct, gc=False):
@@ -72,9 +68,10 @@ class Prediction(msgspec.Struct, gc=False):
 class ParquetRows:
     """Collects rows and writes them in large row groups."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(folder / "rows.parquet", SCHEMA, compression="zstd")
+        self._schema = schema
+        self._writer = pq.ParquetWriter(folder / "rows.parquet", schema, compression="zstd")
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
 
@@ -92,27 +89,58 @@ class ParquetRows:
 
     def _write(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, SCHEMA))
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
         self._waiting, self._rows = [], 0
 
 
-def open_model(path: Path) -> Callable[[Any], Any]:
-    """The model as a function from float32 [batch, features] to float32 [batch, 1]."""
+def open_session(path: Path) -> Any:
+    """The model on one thread that does not spin."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda features: session.run(["probability"], {"features": features})[0]
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def wait_for_room(producer: Producer) -> None:
+    """Wait until half of the producer's queue is free."""
+    while len(producer) > QUEUED_PREDICTIONS // 2:
+        producer.poll(0.01)
+
+
+def standard_columns(
+    messages: Sequence[Message],
+    partitions: list[int | None],
+    offsets: list[int | None],
+    keys: list[str | bytes | None],
+) -> list[pa.Array]:
+    """The columns that each job has, in the order of the schema."""
+    size = len(messages)
+    now = np.full(size, time.time_ns() // 1000)
+    times = np.array([message.timestamp()[1] for message in messages]) * 1000
+    return [
+        _constant(messages[0].topic() or "", size),
+        pa.array(partitions, pa.int32()),
+        pa.array(offsets, pa.int64()),
+        pa.array(keys, pa.binary()),
+        pa.array(times, _TIME),
+        pa.array(now, _TIME),
+        _constant(MODEL_NAME, size),
+        _constant(MODEL_VERSION, size),
+    ]
 
 
 def _constant(text: str, size: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(size, np.int32)), [text])
 
 
-def main() -> None:
+Score: TypeAlias = Callable[[Sequence[Message], Any, Producer, str, ParquetRows], None]
+"""One batch of messages through a session, into a producer's topic and Parquet rows."""
+
+
+def loop(score: Score, schema: pa.Schema) -> None:
     """Run the loop until it has scored `--records` records, or until SIGTERM."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(description=loop.__doc__)
     for name in ("--bootstrap", "--group", "--events", "--predictions"):
         parser.add_argument(name, required=True)
     parser.add_argument("--parquet", type=Path, required=True)
@@ -122,8 +150,8 @@ def main() -> None:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 
-    run = open_model(chosen.model)
-    rows = ParquetRows(chosen.parquet)
+    session = open_session(chosen.model)
+    rows = ParquetRows(chosen.parquet, schema)
     consumer = Consumer(
         {
             "bootstrap.servers": chosen.bootstrap,
@@ -146,7 +174,7 @@ def main() -> None:
     while not stopping.is_set() and scored != chosen.records:
         messages = consumer.consume(BATCH_RECORDS, BATCH_SECONDS)
         if messages:
-            score(messages, run, producer, chosen.predictions, rows)
+            score(messages, session, producer, chosen.predictions, rows)
             scored += len(messages)
     producer.flush(FLUSH_SECONDS)
     rows.close()
@@ -159,7 +187,7 @@ _encode = msgspec.json.Encoder().encode
 
 def score(
     messages: Sequence[Message],
-    run: Callable[[Any], Any],
+    session: Any,
     producer: Producer,
     topic: str,
     rows: ParquetRows,
@@ -169,7 +197,8 @@ def score(
         if message.error() is not None:
             raise KafkaException(message.error())
     events = [_decode(message.value()) for message in messages]
-    scores = run(np.array([event.features for event in events], np.float32))[:, 0]
+    features = np.array([event.features for event in events], np.float32)
+    scores = session.run(["probability"], {"features": features})[0][:, 0]
     flagged = scores >= THRESHOLD
     partitions = [message.partition() for message in messages]
     offsets = [message.offset() for message in messages]
@@ -185,22 +214,11 @@ def score(
         try:
             produce(topic, text, key, partition)
         except BufferError:
-            while len(producer) > QUEUED_PREDICTIONS // 2:
-                producer.poll(0.01)
+            wait_for_room(producer)
             produce(topic, text, key, partition)
     producer.poll(0)
-    size = len(messages)
-    now = np.full(size, time.time_ns() // 1000)
-    times = np.array([message.timestamp()[1] for message in messages]) * 1000
     columns = [
-        _constant(messages[0].topic() or "", size),
-        pa.array(partitions, pa.int32()),
-        pa.array(offsets, pa.int64()),
-        pa.array(keys, pa.binary()),
-        pa.array(times, _TIME),
-        pa.array(now, _TIME),
-        _constant(MODEL_NAME, size),
-        _constant(MODEL_VERSION, size),
+        *standard_columns(messages, partitions, offsets, keys),
         pa.array([event.id for event in events], pa.int64()),
         pa.array(scores),
         pa.array(flagged),
@@ -209,4 +227,4 @@ def score(
 
 
 if __name__ == "__main__":
-    main()
+    loop(score, SCHEMA)

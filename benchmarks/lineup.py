@@ -5,10 +5,10 @@ from benchmarks.ours import headrace
 from benchmarks.unguarded import bare_loop
 
 
-def contenders() -> list[Contender]:
-    """All of them, in the order of the table."""
+def contenders(loop: str) -> list[Contender]:
+    """All of them, in the order of the table; `loop` is the module of the hand-written one."""
     return [
-        bare_loop(),
+        bare_loop(loop),
         headrace("exactly_once", "remote"),
         headrace("exactly_once", "local"),
         headrace("at_least_once", "remote"),

@@ -92,15 +92,18 @@ def show(results: Results) -> None:
     Console(width=width).print(table)
 
 
-def write(results: Results, folder: Path) -> None:
-    """Write `results.md` and `results.png` into a folder, which is made where it is missing."""
+def write(results: Results, folder: Path, suffix: str) -> Path:
+    """Write `results{suffix}.md` and `.png` into a folder, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.md").write_text(markdown(results), encoding="utf-8")
-    _draw(results, folder / "results.png")
+    page = folder / f"results{suffix}.md"
+    picture = page.with_suffix(".png")
+    page.write_text(markdown(results, picture.name), encoding="utf-8")
+    _draw(results, picture)
+    return page
 
 
-def markdown(results: Results) -> str:
-    """The page `results.md`."""
+def markdown(results: Results, picture: str) -> str:
+    """The page, which shows the picture of this name."""
     repeats = max(len(runs) for runs in results.runs.values())
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     lines = [
@@ -119,7 +122,7 @@ def markdown(results: Results) -> str:
         "|" + "---|" * len(COLUMNS),
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
-        "![records per second](results.png)",
+        f"![records per second]({picture})",
         "",
     ]
     return "\n".join(lines)

@@ -14,14 +14,17 @@ from benchmarks.latency import Latency, measure_latency
 from benchmarks.lineup import contenders
 from benchmarks.outcome import WrongOutput
 from benchmarks.processes import listener
+from benchmarks.recommending import RECOMMENDING
 from benchmarks.report import Results, show, write
+from benchmarks.task import Task
 from benchmarks.trial import ContenderFailed, Measured, Stage, delete_topics, measure
-from benchmarks.workload import PARTITIONS, fill, reference_scores, write_model
+from benchmarks.workload import CARDS, PARTITIONS, fill
 from jobs.kafka_jars import BrokerUnavailable
 from jobs.local_broker import Broker, broker, create_topics
 
 HERE = Path(__file__).parent
-RECORDS, REPEATS = 2_000_000, 3
+TASKS = {one.name: one for one in (CARDS, RECOMMENDING)}
+REPEATS = 3
 SHORT_RECORDS = 100_000
 # Low enough that nobody queues: what is measured is the way through, not the load.
 LATENCY_SHARE = 0.1
@@ -40,20 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     show(results)
     if chosen.output is not None:
-        write(results, chosen.output)
-        print(f"written: {chosen.output / 'results.md'}, {chosen.output / 'results.png'}")
+        page = write(results, chosen.output, TASKS[chosen.task].suffix)
+        print(f"written: {page}")
     return 0
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    names = [one.name for one in contenders()]
+    names = [one.name for one in contenders(CARDS.loop)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
-    parser.add_argument("--records", type=int, help=f"records in the input ({RECORDS:,})")
+    parser.add_argument("--task", choices=list(TASKS), default=CARDS.name, help="what is scored")
+    counts = ", ".join(f"{one.records:,} {one.name}" for one in TASKS.values())
+    parser.add_argument("--records", type=int, help=f"records in the input ({counts})")
     parser.add_argument("--repeats", type=int, help=f"runs of each contender ({REPEATS})")
     parser.add_argument(
         "--latency-seconds",
         type=float,
-        help="how long latency is measured for each contender; 0 leaves it out (20)",
+        help="how long latency is measured for each contender; 0 leaves it out (20; 0 for tasks "
+        f"other than {CARDS.name})",
     )
     parser.add_argument("--broker", help="host:port of a broker; without it one is started")
     parser.add_argument(
@@ -76,14 +82,16 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     short = chosen.short
     defaults = {
-        "records": SHORT_RECORDS if short else RECORDS,
+        "records": SHORT_RECORDS if short else TASKS[chosen.task].records,
         "repeats": 1 if short else REPEATS,
-        "latency_seconds": 0.0 if short else 20.0,
+        "latency_seconds": 0.0 if short or chosen.task != CARDS.name else 20.0,
         "output": None if short else HERE,
     }
     for name, value in defaults.items():
         if getattr(chosen, name) is None:
             setattr(chosen, name, value)
+    if chosen.latency_seconds and chosen.task != CARDS.name:
+        parser.error(f"latency is measured with --task {CARDS.name} alone")
     if chosen.records < 1_000 or chosen.repeats < 1:
         parser.error("--records must be 1000 at least, --repeats 1")
     return chosen
@@ -94,26 +102,31 @@ def run(chosen: argparse.Namespace, started: Broker, folder: Path) -> Results:
 
     Raises ContenderFailed and WrongOutput.
     """
-    field = [one for one in contenders() if one.name in chosen.contenders]
-    field.insert(0, contenders()[0])
-    model = write_model(folder)
+    task = TASKS[chosen.task]
+    first, *others = contenders(task.loop)
+    field = [first, *(one for one in others if one.name in chosen.contenders)]
+    model = task.write_model(folder)
     stage = Stage(
         bootstrap=started.bootstrap,
         broker=_broker_process(started),
         events=f"bench-{uuid.uuid4().hex[:8]}.events",
         records=chosen.records,
         model=model,
-        reference=reference_scores(model),
+        reference=task.reference(model),
     )
     create_topics(stage.bootstrap, {stage.events: PARTITIONS})
     try:
-        seconds = fill(stage.bootstrap, stage.events, stage.records)
+        seconds = _filled(stage, task)
         print(f"{stage.records:,} events produced in {seconds:.1f} s", flush=True)
         runs = _throughput(stage, field, chosen.repeats)
         latencies = _latencies(stage, field, runs, chosen.latency_seconds)
     finally:
         delete_topics(stage.bootstrap, [stage.events])
     return Results(field, runs, latencies, stage.records, _described(started), _command(chosen))
+
+
+def _filled(stage: Stage, task: Task) -> float:
+    return fill(stage.bootstrap, stage.events, stage.records, task.events(stage.records, 0))
 
 
 def _throughput(stage: Stage, field: list[Contender], repeats: int) -> dict[str, list[Measured]]:
@@ -156,8 +169,8 @@ def _broker_process(started: Broker) -> int | None:
 
 def _command(chosen: argparse.Namespace) -> str:
     return (
-        f"python -m benchmarks.throughput --records {chosen.records} --repeats {chosen.repeats} "
-        f"--latency-seconds {chosen.latency_seconds:g}"
+        f"python -m benchmarks.throughput --task {chosen.task} --records {chosen.records} "
+        f"--repeats {chosen.repeats} --latency-seconds {chosen.latency_seconds:g}"
     )
 
 

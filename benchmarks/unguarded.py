@@ -5,18 +5,22 @@ import sys
 from benchmarks.contender import Contender, Run
 
 
-def bare_loop() -> Contender:
+def bare_loop(module: str) -> Contender:
     """One hand-written process, and no guarantee."""
+
+    def command(run: Run) -> list[str]:
+        return _command(module, run)
+
     return Contender(
         name="bare loop",
         guarantee="none",
-        command=_command,
+        command=command,
         kind=lambda _: "loop",
         memory_of="loop",
     )
 
 
-def _command(run: Run) -> list[str]:
+def _command(module: str, run: Run) -> list[str]:
     arguments = {
         "--bootstrap": run.bootstrap,
         "--group": run.name,
@@ -28,4 +32,4 @@ def _command(run: Run) -> list[str]:
     if run.records is not None:
         arguments["--records"] = str(run.records)
     pairs = [text for pair in arguments.items() for text in pair]
-    return [sys.executable, "-m", "benchmarks.bare_loop", *pairs]
+    return [sys.executable, "-m", module, *pairs]

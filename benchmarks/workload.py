@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
+from benchmarks.task import Task
+
 FEATURES = 30
 LAYERS = (FEATURES, 256, 128, 1)
 PARTITIONS = 8
@@ -42,7 +44,7 @@ def events(count: int, first: int = 0) -> Iterator[tuple[bytes, bytes, int]]:
         yield b"card-%d" % (number % KEYS), value, number % PARTITIONS
 
 
-def fill(bootstrap: str, topic: str, count: int) -> float:
+def fill(bootstrap: str, topic: str, count: int, made: Iterator[tuple[bytes, bytes, int]]) -> float:
     """Produce `count` events to a topic of `PARTITIONS` partitions; returns the seconds it took.
 
     Raises RuntimeError where the broker did not take them all.
@@ -57,7 +59,7 @@ def fill(bootstrap: str, topic: str, count: int) -> float:
         }
     )
     began = time.monotonic()
-    for key, value, partition in events(count):
+    for key, value, partition in made:
         while True:
             try:
                 producer.produce(topic, value, key, partition)
@@ -116,3 +118,6 @@ def reference_scores(model: Path) -> npt.NDArray[np.float32]:
     )
     scores = session.run(["probability"], {"features": feature_rows()})[0]
     return np.asarray(scores, np.float32)[:, 0]
+
+
+CARDS = Task("cards", 2_000_000, events, write_model, reference_scores, "benchmarks.bare_loop")
