@@ -1,6 +1,7 @@
 """The benchmark's short form works and fills its table; how fast anything is plays no part."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import catalogue
+from benchmarks.catalogue import GRAPHS
 from benchmarks.outcome import Predictions, WrongOutput, check
 from jobs.local_broker import Broker
 
@@ -105,3 +108,18 @@ def test_missing_rows_do_not_count(tmp_path: Path) -> None:
     """Predictions without their Parquet rows make a run worthless."""
     with pytest.raises(WrongOutput, match="0 Parquet rows of 0 events"):
         check(predictions([0, 1, 2]), tmp_path, 3, REFERENCE)
+
+
+def test_the_catalogue_is_measured_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each graph ranks, and each size and batch has its row."""
+    assert catalogue.main(["--items", "200", "300"]) == 0
+    said = capsys.readouterr().out
+    assert len(re.findall(r"^\| (200|300)( \| [\d,]+){3} \|$", said, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\| (1|16|256) \| [\d,]+ \|$", said, re.MULTILINE)) == 3
+
+
+def test_graphs_of_a_catalogue_agree() -> None:
+    """Told what is blocked or asked for more: the same lists come out."""
+    lists = catalogue.histories(300, 20)
+    told, asked = (catalogue.ranker(kind, 300).run({"history": lists}) for kind in GRAPHS[:2])
+    assert told["items"].to_pylist() == asked["items"].to_pylist()
