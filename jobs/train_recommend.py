@@ -9,68 +9,27 @@ may not be redistributed, and is refused as a file of the repository.
 """
 
 import argparse
-import hashlib
-import importlib.metadata
 import importlib.util
-import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
-import yaml
 
 from jobs import ease, interactions, pair_model, sequence_model
 from jobs.interactions import Flags, Interactions
 from jobs.ranking_metrics import Quality, judge, most_popular
+from jobs.recommend_model import Trained, check_parity, session, write
 
-ROOT = Path(__file__).resolve().parents[1]
-VERSION = "1"
 K = 10
-PARITY_SHARE, PARITY = 0.999, 1e-5
 NAMES = ("recommend", "recommend-pairs", "recommend-sequence")
-HISTORY = {"vocabulary": "items", "list": True, "unknown": "drop"}
-Lists = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """One model: its graph, what model.yaml says of it, the ids that its indices stand for."""
-
-    name: str
-    model: bytes
-    content: Mapping[str, Any]
-    vocabularies: Mapping[str, npt.NDArray[np.int64]]
-    metrics: Mapping[str, Any]
-
-
-def session(model: bytes) -> Any:
-    """The model on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def check_parity(given: Lists, expected: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Compare a graph's best items and scores `[users, K]` with all scores `[users, items]`.
-
-    What may not be recommended has -inf. Raises ValueError where fewer than PARITY_SHARE of the
-    lists are equal, or a score is further away than PARITY.
-    """
-    best, scores = given
-    order = np.argsort(-expected, axis=1, kind="stable")[:, : best.shape[1]]
-    equal = float((best == order).all(axis=1).mean())
-    away = float(np.abs(np.take_along_axis(expected, best, axis=1) - scores).max())
-    if equal < PARITY_SHARE or away > PARITY:
-        raise ValueError(
-            f"the exported model differs: {equal:.2%} of the lists are equal, scores by {away:.1e};"
-            f" allowed are {PARITY_SHARE:.1%} and {PARITY}"
-        )
-    return {"equal_lists": round(equal, 5), "largest_difference": float(f"{away:.1e}")}
+LISTED = {"vocabulary": "items", "list": True, "unknown": "drop"}
+# Of a graph that is told what is blocked, and picks the best itself.
+TOLD = {"blocked": {"form": "blocked"}, "k": {"form": "k"}}
+RANKING = {"vocabulary": "items", "scores": "scores", "indices": "best", "seen": "history"}
 
 
 def train_ease(data: Interactions, training: Flags) -> Trained:
@@ -87,18 +46,9 @@ def train_ease(data: Interactions, training: Flags) -> Trained:
         "recommend",
         model,
         {
-            "ids": {"history": HISTORY},
-            "inputs": {
-                "history": {"ids": "history", "form": "multi_hot"},
-                "blocked": {"form": "blocked"},
-                "k": {"form": "k"},
-            },
-            "ranking": {
-                "vocabulary": "items",
-                "scores": "scores",
-                "indices": "best",
-                "seen": "history",
-            },
+            "ids": {"history": LISTED},
+            "inputs": {"history": {"ids": "history", "form": "multi_hot"}, **TOLD},
+            "ranking": RANKING,
         },
         {"items": np.arange(1, data.shape[1] + 1)},
         {
@@ -123,15 +73,14 @@ def train_pairs(data: Interactions, training: Flags) -> Trained:
     best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
     expected = np.where(seen > 0, -np.inf, users.astype(np.float64) @ items.T)
     given = best, np.take_along_axis(scores, best, axis=1)
-    listed = {"vocabulary": "items", "list": True, "unknown": "drop"}
     return Trained(
         "recommend-pairs",
         model,
         {
             "ids": {
                 "user": {"vocabulary": "users", "unknown": "reject"},
-                "candidates": listed,
-                "history": {**HISTORY, "missing": [], "empty": "keep"},
+                "candidates": LISTED,
+                "history": {**LISTED, "missing": [], "empty": "keep"},
             },
             "inputs": {
                 "user_id": {"ids": "user", "form": "index"},
@@ -180,14 +129,9 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
         "recommend-sequence",
         model,
         {
-            "ids": {"history": HISTORY},
-            "inputs": {"history": padded, "blocked": {"form": "blocked"}, "k": {"form": "k"}},
-            "ranking": {
-                "vocabulary": "items",
-                "scores": "scores",
-                "indices": "best",
-                "seen": "history",
-            },
+            "ids": {"history": LISTED},
+            "inputs": {"history": padded, **TOLD},
+            "ranking": RANKING,
         },
         {"items": np.arange(1, data.shape[1] + 1)},
         {
@@ -195,6 +139,7 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
             "parity": check_parity((best, scores), expected),
             "training": {"seconds": round(seconds, 1), "epochs": len(course), **asdict(shape)},
         },
+        first=1,
     )
 
 
@@ -251,49 +196,6 @@ def _next_item(
     return float((hits / np.log2(places + 2)).mean()), float(hits.mean())
 
 
-def write(trained: Trained, output: Path, data: Interactions) -> Path:
-    """Write a version's folder below `output`; returns the model's.
-
-    Raises ValueError for a model of MovieLens in the repository.
-    """
-    folder = output.resolve() / trained.name / VERSION
-    if folder.is_relative_to(ROOT) and data.name == interactions.MOVIELENS:
-        raise ValueError(
-            f"{folder} lies in the repository, and what is made of {data.name} may not be "
-            "redistributed: name an --output elsewhere, or train with --generated"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(trained.model)
-    first = 1 if trained.name == "recommend-sequence" else 0
-    vocabularies = {}
-    for name, ids in trained.vocabularies.items():
-        content = "".join(f"{one}\n" for one in ids.tolist()).encode()
-        (folder / f"{name}.txt").write_bytes(content)
-        vocabularies[name] = {
-            "file": f"{name}.txt",
-            "type": "int64",
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "first": first,
-        }
-    packages = ("numpy", "onnx", "onnxruntime", "scikit-learn")
-    manifest = {
-        "sha256": hashlib.sha256(trained.model).hexdigest(),
-        "vocabularies": vocabularies,
-        **trained.content,
-        "metrics": {
-            "data": data.name,
-            **trained.metrics,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in packages},
-            },
-        },
-    }
-    text = yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None, width=100)
-    (folder / "model.yaml").write_text(text)
-    return folder.parent
-
-
 Trainer = Callable[[Interactions, Flags], Trained]
 TRAINERS: dict[str, Trainer] = dict(
     zip(NAMES, (train_ease, train_pairs, train_sequence), strict=True)
@@ -317,7 +219,7 @@ def main() -> None:
             print(f"{name} is left out: pip install 'headrace[train-sequence]' brings JAX")
             continue
         trained = TRAINERS[name](data, training)
-        print(f"{write(trained, output, data)}: {trained.metrics}")
+        print(f"{write(trained, output, data.name)}: {trained.metrics}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs import interactions, train_recommend
+from jobs import interactions, recommend_model, train_recommend
 from jobs.demo.workload import ROOT, Broken, Event, Listing, Verdict, Workload
 from jobs.interactions import Flags, Interactions
 from jobs.ranking_metrics import Quality, judge, most_popular
@@ -77,7 +77,9 @@ def workload(data: Interactions, seed: int = SEED) -> Workload:
     """Train EASE on the part that is known, and put the workload together."""
     held = Held(data, interactions.split(data, seed))
     trained = train_recommend.train_ease(data, held.training)
-    model = train_recommend.write(trained, interactions.cache() / "models" / f"seed-{seed}", data)
+    model = recommend_model.write(
+        trained, interactions.cache() / "models" / f"seed-{seed}", data.name
+    )
     users, items = data.shape
     return Workload(
         name="recommend",

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jobs import ease
 from jobs.ease import tensor
+from pipeline import wire
 from pipeline.batch import Batch, Partition, Scored, Span
-from pipeline.config import Ranking
+from pipeline.config import Config, Ranking
 from pipeline.decode import DECODERS
 from pipeline.edges.onnx import OnnxModel
 from pipeline.errors import ConfigInvalid
@@ -26,8 +27,10 @@ from pipeline.recipe import signature_recipe
 from pipeline.rules import read_rules
 from pipeline.schema import job_schema
 from pipeline.score import Scorer
+from pipeline.settings import parse
 from pipeline.signature import check_signature
 
+ROOT = Path(__file__).resolve().parents[2]
 # Six items; the ids are in the order of the file, not sorted.
 ITEMS = [30, 10, 20, 60, 50, 40]
 WEIGHTS = np.random.default_rng(0).normal(size=(6, 6))
@@ -76,8 +79,20 @@ def score(folder: Path, *events: Any, **settings: Any) -> Scored:
     assert schema.field("items").type == pa.list_(pa.int64())
     assert schema.field("scores").type == pa.list_(pa.float32())
     values = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in events]
+    scored = Scorer(recipe, ranker, schema, name="shop", version="1").score(batch_of(*values))
+    scored.rows.validate(full=True)
+    assert len(scored.accepted) + len(scored.rejects) == len(values)
+    for row, line in zip(scored.rows.to_pylist(), scored.predictions.to_pylist(), strict=True):
+        prediction = json.loads(line)
+        assert prediction["items"] == row["items"]
+        assert prediction["scores"] == pytest.approx(row["scores"])
+        assert prediction["model"] == "shop"
+    return scored
+
+
+def batch_of(*values: bytes) -> Batch:
     rows = len(values)
-    batch = Batch(
+    return Batch(
         id=1,
         spans=(Span(Partition("t", 0), 0, rows, rows),),
         offsets=pa.array(range(rows), pa.int64()),
@@ -85,15 +100,6 @@ def score(folder: Path, *events: Any, **settings: Any) -> Scored:
         keys=pa.nulls(rows, pa.binary()),
         values=pa.array(values, pa.binary()),
     )
-    scored = Scorer(recipe, ranker, schema, name="shop", version="1").score(batch)
-    scored.rows.validate(full=True)
-    assert len(scored.accepted) + len(scored.rejects) == rows
-    for row, line in zip(scored.rows.to_pylist(), scored.predictions.to_pylist(), strict=True):
-        prediction = json.loads(line)
-        assert prediction["items"] == row["items"]
-        assert prediction["scores"] == pytest.approx(row["scores"])
-        assert prediction["model"] == "shop"
-    return scored
 
 
 def expected(history: list[int], barred: set[int], k: int) -> list[int]:
@@ -461,3 +467,29 @@ def test_rules_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("ten\n")
     with pytest.raises(ConfigInvalid, match=r"ranking\.deny"):
         read_rules(Ranking(deny=tmp_path / "words.txt"), spec.ranking.vocabulary)
+
+
+# -- from a config -------------------------------------------------------------------------------
+
+
+def config(model: str, **ranking: Any) -> Config:
+    """Give a job's config, in the repository's root."""
+    content = {"job": "shop", "model": model, "kafka": {"bootstrap.servers": "127.0.0.1:1"}}
+    return parse({**content, "ranking": ranking}, ROOT, {})
+
+
+@pytest.mark.parametrize("name", ["recommend", "recommend-sequence", "recommend-pairs"])
+def test_a_shipped_model_ranks_as_its_config_says(name: str) -> None:
+    """What a replica is made of ranks with the settings' k, whatever the model's form."""
+    scorer = wire.build_scorer(wire.prepare(config(f"models/{name}", k=3)))
+    event = {"user": 1, "history": [5, 7], "candidates": [1, 2, 5, 9, 11]}
+    (row,) = scorer.score(batch_of(json.dumps(event).encode())).rows.to_pylist()
+    assert len(row["items"]) == 3
+    assert not set(row["items"]) & {5, 7}
+    assert set(row["items"]) <= ({1, 2, 9, 11} if name == "recommend-pairs" else set(range(1, 241)))
+
+
+def test_rules_for_a_model_that_does_not_rank_are_a_mistake(tmp_path: Path) -> None:
+    """A deny list that nothing would heed is refused."""
+    with pytest.raises(ConfigInvalid, match="set for a model that does not rank"):
+        wire.prepare(config("models/fraud", deny=str(tmp_path / "deny.txt")))

@@ -6,8 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from jobs import ease, interactions, sequence_model, train_recommend
-from jobs.interactions import Interactions
+from jobs import ease, interactions, recommend_model, sequence_model, train_recommend
 from pipeline.edges.onnx import OnnxModel
 from pipeline.model_folder import load_files
 from pipeline.signature import check_signature
@@ -31,8 +30,8 @@ def test_ease_solves_its_own_equation() -> None:
 def test_the_graph_ranks_as_the_library(train: train_recommend.Trainer) -> None:
     """At least 99.9 % of the lists are equal and scores differ by float32 rounding only."""
     metrics = train(DATA, TRAINING).metrics
-    assert metrics["parity"]["equal_lists"] >= train_recommend.PARITY_SHARE
-    assert metrics["parity"]["largest_difference"] <= train_recommend.PARITY
+    assert metrics["parity"]["equal_lists"] >= recommend_model.PARITY_SHARE
+    assert metrics["parity"]["largest_difference"] <= recommend_model.PARITY
     assert metrics["held_out"]["ndcg"] > metrics["most_popular"]["ndcg"]
 
 
@@ -41,11 +40,11 @@ def test_another_model_is_told_apart() -> None:
     expected = np.array([[0.0, 3.0, 2.0], [1.0, 0.0, 2.0]])
     best = np.array([[1, 2], [2, 0]])
     scores = np.array([[3.0, 2.0], [2.0, 1.0]])
-    train_recommend.check_parity((best, scores), expected)
+    recommend_model.check_parity((best, scores), expected)
     with pytest.raises(ValueError, match="differs"):
-        train_recommend.check_parity((best, scores + 1e-4), expected)
+        recommend_model.check_parity((best, scores + 1e-4), expected)
     with pytest.raises(ValueError, match="differs"):
-        train_recommend.check_parity((best[::-1], scores), expected)
+        recommend_model.check_parity((best[::-1], scores), expected)
 
 
 @pytest.mark.parametrize("length", [1, 7, 20])
@@ -97,10 +96,9 @@ def test_the_sequence_model_learns_what_follows() -> None:
 
 def test_movielens_models_stay_outside_the_repository() -> None:
     """What is made of MovieLens may not be redistributed: writing it among our files is refused."""
-    data = Interactions(interactions.MOVIELENS, DATA.users, DATA.items, DATA.times, DATA.titles)
-    trained = train_recommend.train_ease(data, TRAINING)
+    trained = train_recommend.train_pairs(DATA, TRAINING)
     with pytest.raises(ValueError, match="may not be redistributed"):
-        train_recommend.write(trained, ROOT / "models", data)
+        recommend_model.write(trained, ROOT / "models", interactions.MOVIELENS)
 
 
 @pytest.mark.parametrize("name", train_recommend.NAMES)
@@ -115,7 +113,7 @@ def test_shipped_models_are_whole_and_of_the_generated_set(name: str) -> None:
 def test_written_models_load(tmp_path: Path) -> None:
     """What training writes is a model folder that a job accepts."""
     trained = train_recommend.train_pairs(DATA, TRAINING)
-    folder = train_recommend.write(trained, tmp_path, DATA)
+    folder = recommend_model.write(trained, tmp_path, DATA.name)
     files = load_files(folder / "1")
     assert check_signature(files.spec, OnnxModel(files.model).signature) == []
     assert files.spec.pairs
