@@ -22,6 +22,7 @@ from jobs.ranking_metrics import Quality, judge, most_popular
 
 K = 10
 SEED = 0
+BATCH_ROWS = 500
 PEOPLE = 3
 SHOWN_TITLES = 5
 # nDCG@10 of recommenders-team/recommenders: MovieLens 100K, 75/25 by user, k = 10.
@@ -92,7 +93,8 @@ def workload(data: Interactions, seed: int = SEED) -> Workload:
             "at is joined afterwards."
         ),
         config=ROOT / "configs" / "recommend.yaml",
-        settings={"model": str(model)},
+        # Half of the cards, and each takes longer: smaller batches show how fast they go.
+        settings={"model": str(model), "batching": {"max_batch_size": BATCH_ROWS}},
         size=sum(1 for _ in held.events()),
         events=held.events,
         broken=lambda: broken(held),

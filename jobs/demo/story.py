@@ -96,7 +96,6 @@ def configured(workload: Workload, bootstrap: str, job: str, output: Path) -> Co
     content, mistakes = document.read(path.read_text(encoding="utf-8"), str(path))
     if mistakes:
         raise ConfigInvalid(mistakes)
-    content |= workload.settings
     content["job"] = job
     content["kafka"] = {**content["kafka"], "bootstrap.servers": bootstrap}
     # Topics follow from the job's name where they are left out.
@@ -104,7 +103,7 @@ def configured(workload: Workload, bootstrap: str, job: str, output: Path) -> Co
     content["output"] = {"parquet": str(output)}
     content["batching"] = {"max_batch_size": BATCH_ROWS}
     content["metrics"] = {"port": None}
-    return parse(content, ROOT, {})
+    return parse(content | workload.settings, ROOT, {})
 
 
 def _delivering(config: Config, screen: Screen) -> Config:

@@ -57,7 +57,7 @@ class Workload:
     `events(limit)` gives its first `limit` records in their order, each with its `id` field as
     key. `judge(rows)` gets the Parquet rows and returns None where they cannot be judged.
     `columns` and `highest` name what the reading examples show and order by. `settings` take the
-    place of those in the config.
+    place of those in the config and of the demo's own.
     """
 
     name: str
