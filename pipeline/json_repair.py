@@ -160,6 +160,8 @@ def _look(document: Any, path: str) -> Any:
 def _chosen(document: dict[str, Any], spec: FieldSpec, kind: FieldType) -> Any:
     """The value of one model field, or what model.yaml puts in its place."""
     value = _look(document, spec.path)
+    if not kind.required and (value is _ABSENT or value is None):
+        return None
     if value is _ABSENT:
         key, choice, exception, problem = "missing", spec.missing, "MissingField", "is missing"
     elif value is None:

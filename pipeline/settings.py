@@ -263,10 +263,14 @@ def _relations(values: Mapping[str, Any]) -> Iterator[Mistake]:
         if low in values and high in values and values[low] > values[high]:
             problem = f"is more than {high} = {values[high]}, so that no batch could be committed"
             yield Mistake(low, values[low], problem, f"Lower it, or raise {high}")
-    if values.get("replicas.gpu") and values.get("placement") == "local":
+    gpu = values.get("replicas.gpu", 0.0)
+    if gpu > 1 and gpu != int(gpu):
+        problem = "is more than one GPU and no whole number, which Ray does not give"
+        yield Mistake("replicas.gpu", gpu, problem, "Write 0.5, 1 or 2")
+    if gpu and values.get("placement") == "local":
         way_out = "Write placement: remote, so that replicas are actors that Ray gives GPUs to"
         problem = "is for replicas of their own, and placement is local"
-        yield Mistake("replicas.gpu", values["replicas.gpu"], problem, way_out)
+        yield Mistake("replicas.gpu", gpu, problem, way_out)
     if "group" in values and values["group"] == f"{values.get('job')}.archive":
         yield Mistake("group", values["group"], "is the archiver's own group", "Choose another")
     try:

@@ -38,7 +38,7 @@ def check_ranking(spec: ModelSpec, signature: Signature, prefix: str) -> list[Mi
             way_out = f"The model's outputs are {', '.join(signature.outputs)}"
             problem = "is no output of the model"
             mistakes.append(Mistake(f"{prefix}ranking.{key}", name, problem, way_out))
-    mistakes += _check_columns(spec, prefix)
+    mistakes += _check_columns(spec, signature, prefix)
     if not mistakes:
         mistakes += _check_scores(spec, signature, f"{prefix}ranking")
     return mistakes
@@ -105,7 +105,7 @@ def _check_width(
 _OTHER_VOCABULARY = "Put the vocabulary there that the model was trained with, or mend its `first`"
 
 
-def _check_columns(spec: ModelSpec, prefix: str) -> Iterator[Mistake]:
+def _check_columns(spec: ModelSpec, signature: Signature, prefix: str) -> Iterator[Mistake]:
     assert spec.ranking is not None
     taken = {ITEMS, SCORES, spec.ranking.scores, spec.ranking.indices}
     for output in spec.outputs:
@@ -116,6 +116,9 @@ def _check_columns(spec: ModelSpec, prefix: str) -> Iterator[Mistake]:
         elif spec.pairs:
             problem = "has a value for each candidate, not for each record"
             yield Mistake(setting, output.name, problem, "Leave it out")
+        elif output.name in signature.outputs and signature.outputs[output.name].keys is not None:
+            problem = "is a sequence of maps, which a model that ranks cannot keep"
+            yield Mistake(setting, output.name, problem, "Leave it out, or export it as a tensor")
 
 
 def _check_scores(spec: ModelSpec, signature: Signature, setting: str) -> Iterator[Mistake]:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jobs import ease
 from jobs.ease import tensor
-from pipeline import wire
+from pipeline import check, wire
 from pipeline.batch import Batch, Partition, Scored, Span
 from pipeline.config import Config, Ranking
 from pipeline.decode import DECODERS
@@ -230,6 +230,14 @@ def test_candidates_narrow_the_choice(tmp_path: Path) -> None:
     )
     others = {20, 60, 50, 30}
     assert items(scored) == [expected([30], others, 6), expected([30], {30}, 6), []]
+
+
+def test_candidates_may_be_absent_where_another_field_is_mended(tmp_path: Path) -> None:
+    """A choice for a bad history does not turn absent candidates into a missing field."""
+    ids = HISTORY.replace("drop}", f"drop, invalid: [30]}}\n  {CANDIDATES}")
+    folder = written(tmp_path, ease.export(WEIGHTS), ids, EASE_YAML)
+    scored = score(folder, {"history": "x"}, {"history": ["x"], "candidates": None}, k=6)
+    assert items(scored) == [expected([30], {30}, 6)] * 2
 
 
 def test_pairs_are_scored_candidate_by_candidate(tmp_path: Path) -> None:
@@ -487,6 +495,11 @@ def test_a_shipped_model_ranks_as_its_config_says(name: str) -> None:
     assert len(row["items"]) == 3
     assert not set(row["items"]) & {5, 7}
     assert set(row["items"]) <= ({1, 2, 9, 11} if name == "recommend-pairs" else set(range(1, 241)))
+
+
+def test_check_says_what_is_ranked() -> None:
+    """A model that ranks is told by its catalogue, not by a number of features."""
+    assert "the best 3 of 240 items" in list(check._model(config("models/recommend", k=3)))
 
 
 def test_rules_for_a_model_that_does_not_rank_are_a_mistake(tmp_path: Path) -> None:

@@ -530,3 +530,4 @@ def test_gpus_are_for_replicas_of_their_own():
     told = mistakes(minimal(replicas={"gpu": 0.5}, placement="local"))
     assert "placement is local" in told["replicas.gpu"]
     assert parse(minimal(replicas={"gpu": 0.5})).replicas.gpu == 0.5
+    assert "no whole number" in mistakes(minimal(replicas={"gpu": 1.5}))["replicas.gpu"]
