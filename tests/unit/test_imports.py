@@ -13,7 +13,7 @@ LAYERS = {
     "topology settings document kafka_keys shapes explain scaffold model_folder signature decode "
     "json_types json_repair json_structs json_flat _scan score rows encode _encode capacity "
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_journal "
-    "audit_rows audit_job verification",
+    "audit_rows audit_job verification demand outlook scale",
     "roles": "dispatch feeder fleet slot slots archiver keeper status run",
     "wire": "stream wire",
     "main": "signals main",
