@@ -4,7 +4,7 @@ BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup lint test test-faults demo bench up
+.PHONY: setup lint test test-faults demo bench bench-scaling up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
+
+bench-scaling: setup
+	$(BIN)/python -m benchmarks.scaling
 
 # A broker to try things on, in the foreground: by Docker where it answers, else by Java.
 up: setup
