@@ -47,13 +47,15 @@ class Orders:
     """What the driver wants of a feeder's next turn.
 
     `isolation` is a replica of this feeder's own, where batches that are suspected to kill are
-    scored one at a time. `seconds` bounds the turn. `drain` asks to stop polling, to finish and
+    scored one at a time. `seconds` bounds the turn, `batch_size` the records of one batch where it
+    is below the configured one. `drain` asks to stop polling, to finish and
     commit what is in flight, and to roll.
     """
 
     seconds: float
     replicas: tuple[ReplicaRef, ...] = ()
     isolation: ReplicaRef | None = None
+    batch_size: int | None = None
     drain: bool = False
 
 

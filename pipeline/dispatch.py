@@ -101,12 +101,13 @@ class Dispatch:
 
     def _freest(self) -> ReplicaRef | None:
         counts = self.in_flight()
+        # A replica in this process keeps the loop while it scores: others are handed theirs first.
         open_ones = [
-            (counts.get(ref.id, 0), ref.id)
+            (counts.get(ref.id, 0), ref.handle is None, ref.id)
             for ref in self._fleet.values()
             if counts.get(ref.id, 0) < IN_FLIGHT_PER_REPLICA
         ]
-        return self._fleet[min(open_ones)[1]] if open_ones else None
+        return self._fleet[min(open_ones)[2]] if open_ones else None
 
     def send(self, now: float) -> None:
         """Hand out what can go: the queue to the freest replicas, one suspect to isolation."""

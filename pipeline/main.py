@@ -40,7 +40,8 @@ def run_job(
     from pipeline.edges.ray import RayBoard, RayCluster
 
     job = wire.prepare(config)
-    cpus = ceil(config.replicas.count * config.replicas.cpus)
+    most = max(config.replicas.count, config.replicas.max_replicas or 0)
+    cpus = ceil(most * config.replicas.cpus)
     with (
         closing(Exporter(config.metrics.host, config.metrics.port)) as exporter,
         closing(RayCluster(address, cpus + (os.cpu_count() or 1) + SPARE_CPUS)) as cluster,

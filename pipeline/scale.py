@@ -104,7 +104,7 @@ def decide(signals: Signals, memory: Memory, policy: Policy) -> tuple[Decision, 
         return Decision(count, policy.max_batch_size, reason), memory
     total, reason, memory = _total(signals.at, memory, policy, outlook, least)
     replicas = total - policy.standing
-    if replicas <= least:
+    if replicas < least or (replicas == least and not outlook.demand.waiting):
         replicas, reason = least, f"{reason}; {because}"
     elif replicas > policy.max_replicas:
         replicas = policy.max_replicas

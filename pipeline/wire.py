@@ -29,9 +29,11 @@ from pipeline.errors import ConfigInvalid, Mistake
 from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
+from pipeline.outlook import Policy
 from pipeline.ports import Answer, Claimed, Replicas, Sink
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.run import Work
+from pipeline.scaler import Count, Scaler
 from pipeline.score import Scorer
 from pipeline.signature import check_signature
 from pipeline.slots import Slots
@@ -294,7 +296,8 @@ def assemble(
         actors=actors,
         clock=clock,
         fleet=fleet,
-        replicas=0 if local else config.replicas.count,
+        scaler=Scaler(_count(config, stored.slots), job.files.version),
+        reserve=lambda count: cluster.reserve(count, config.replicas.cpus),
         slots=Slots(actors, clock, work, owned),
         archive=ArchiveKeeper(
             actors,
@@ -311,6 +314,25 @@ def assemble(
         targets=stream.ends() if until_caught_up else None,
         show=show,
     )
+
+
+def _count(config: Config, slots: int) -> Count:
+    """How many replicas to begin with, and what changes their number."""
+    replicas, local = config.replicas, config.placement == "local"
+    fixed = 0 if local else replicas.count
+    if replicas.max_replicas is None:
+        return Count(fixed)
+    least = (0 if local else 1) if replicas.min_replicas is None else replicas.min_replicas
+    policy = Policy(
+        min_replicas=least,
+        max_replicas=replicas.max_replicas,
+        max_time_lag=replicas.max_time_lag,
+        max_batch_size=config.batching.max_batch_size,
+        commit_seconds=config.commit.interval_ms / 1000,
+        standing=slots if local else 0,
+    )
+    acts = config.scaling == "act"
+    return Count(max(least, 0 if local else 1) if acts else fixed, policy, acts)
 
 
 def _refuse_unshared(config: Config, nodes: int) -> None:

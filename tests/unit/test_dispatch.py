@@ -261,3 +261,15 @@ def test_each_answer_is_timed() -> None:
     (timing,) = desk.dispatch.timings
     assert (timing.replica, timing.rows, timing.service_seconds) == (0, 4, 0.004)
     assert timing.round_trip_seconds == 0.5
+
+
+def test_a_replica_in_this_process_gets_its_batch_after_the_others() -> None:
+    """It keeps the loop while it scores, and they should have theirs by then."""
+    replicas = MemoryReplicas(score)
+    desk = Desk(replicas)
+    desk.fleet = [ReplicaRef(0, None), ReplicaRef(1, "an actor"), ReplicaRef(2, "an actor")]
+    desk.turn_orders()
+    for number in range(3):
+        desk.submit(batch_of(number, "in", [(0, number, b"x")]))
+    desk.dispatch.send(0.0)
+    assert [replica for replica, _ in replicas.sent] == [1, 2, 0]

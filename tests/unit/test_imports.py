@@ -14,7 +14,7 @@ LAYERS = {
     "json_types json_repair json_structs json_flat _scan score rows encode _encode capacity "
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_journal "
     "audit_rows audit_job verification demand outlook scale",
-    "roles": "dispatch feeder fleet slot slots archiver keeper status run",
+    "roles": "dispatch feeder fleet slot slots archiver keeper scaler status run",
     "wire": "stream wire",
     "main": "signals main",
     "commands": "topics records check replay offsets submit produce view verify tables commands",

@@ -93,7 +93,7 @@ def test_every_key_can_be_written(tmp_path, monkeypatch):
     }
     assert config.input.event_time == "ts"
     assert config.output.parquet == tmp_path / "files"
-    assert config.replicas == Replicas(3, 1.0)
+    assert config.replicas == Replicas(3, cpus=1.0)
     assert config.roll.interval_seconds == 0.5
     assert config.metrics.port is None
     assert (config.group, config.slots, config.recipe) == ("scorers", 2, "my_module:recipe")

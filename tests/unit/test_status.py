@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.batch import Partition
 from pipeline.control import ArchiveReport, PartitionReport, Report, WaitingOn
 from pipeline.keeper import Archive, ArchiveKeeper
+from pipeline.scaler import Count, Scaler
 from pipeline.settings import parse
 from pipeline.slot import Slot
 from pipeline.status import (
@@ -14,6 +15,7 @@ from pipeline.status import (
     encode,
     line,
     partition_statuses,
+    scaling_status,
     slot_status,
     summary,
 )
@@ -71,6 +73,7 @@ def whole() -> Status:
         slots=[slot_status(slot)],
         partitions=partition_statuses(report(item), {("in", 3): 30}, 5.0),
         replicas=[],
+        scaling=scaling_status(Scaler(Count(2), "1")),
         archive=archive_status(keeper()),
     )
 
