@@ -7,8 +7,10 @@ dates well before the limit. They are given back only down to what has been enou
 only as far as a surge like those seen before could still be answered in time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import Any, TypeAlias
 
 from pipeline.outlook import (
     FAST_SECONDS,
@@ -85,6 +87,10 @@ class Decision:
     replicas: int
     batch_size: int
     reason: str
+
+
+# What decides: `decide`, or another one like it with a memory of its own.
+Decide: TypeAlias = Callable[[Signals, Any, Policy], tuple[Decision, Any]]
 
 
 def decide(signals: Signals, memory: Memory, policy: Policy) -> tuple[Decision, Memory]:

@@ -7,6 +7,7 @@ as if it acted, and the number stays.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.batch import Partition
 from pipeline.capacity import Moments, size_class
@@ -14,7 +15,7 @@ from pipeline.control import Report
 from pipeline.demand import Offsets
 from pipeline.fleet import Readiness
 from pipeline.outlook import Policy, Signals
-from pipeline.scale import Decision, Memory, decide
+from pipeline.scale import Decide, Decision, Memory
 
 log = logging.getLogger("headrace.scale")
 
@@ -36,10 +37,11 @@ class Count:
 class Scaler:
     """Owns the number of replicas and the memory of the decisions; used by the driver's thread."""
 
-    def __init__(self, count: Count, model_version: str) -> None:
+    def __init__(self, count: Count, model_version: str, decide: Decide) -> None:
         self._count = count
+        self._decide = decide
         self._model_version = model_version
-        self._memory = Memory()
+        self._memory: Any = Memory()
         self._scored: dict[int, Moments] = {}
         self._decided_at = float("-inf")
         self._said: int | None = None
@@ -108,7 +110,7 @@ class Scaler:
             model_version=self._model_version,
         )
         self._scored = {}
-        decision, self._memory = decide(signals, self._memory, policy)
+        decision, self._memory = self._decide(signals, self._memory, policy)
         self._follow(decision, readiness.ready + len(readiness.starting))
 
     def _follow(self, decision: Decision, have: int) -> None:

@@ -33,6 +33,7 @@ from pipeline.outlook import Policy
 from pipeline.ports import Answer, Claimed, Replicas, Sink
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.run import Work
+from pipeline.scale import Decide
 from pipeline.scaler import Count, Scaler
 from pipeline.score import Scorer
 from pipeline.signature import check_signature
@@ -244,6 +245,7 @@ def assemble(
     *,
     until_caught_up: bool,
     show: Callable[[Status], None],
+    decide: Decide,
 ) -> Work:
     """Everything that a driver drives, on a connected cluster.
 
@@ -296,7 +298,7 @@ def assemble(
         actors=actors,
         clock=clock,
         fleet=fleet,
-        scaler=Scaler(_count(config, stored.slots), job.files.version),
+        scaler=Scaler(_count(config, stored.slots), job.files.version, decide),
         reserve=lambda count: cluster.reserve(count, config.replicas.cpus),
         slots=Slots(actors, clock, work, owned),
         archive=ArchiveKeeper(

@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         action="append",
         default=[],
         metavar="MODULE:FUNCTION",
-        help="one more policy, a function like pipeline.scale.decide; its first memory is None",
+        help="one more policy: a function like pipeline.scale.decide, with any memory of its own",
     )
     parser.add_argument(
         "--trace",

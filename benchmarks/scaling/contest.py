@@ -13,14 +13,13 @@ from benchmarks.scaling.peers import PEERS, Peer, Settings
 from benchmarks.scaling.simulate import (
     PEAK_REPLICAS,
     REPLICA_RATE,
-    Decide,
     Run,
     Scenario,
     simulate,
 )
 from benchmarks.scaling.traces import Trace
 from pipeline import scale
-from pipeline.outlook import Policy, Signals
+from pipeline.scale import Decide
 
 SCENARIOS = (
     Scenario("limit 60 s, cold start 30 s", 60.0, 30.0),
@@ -62,13 +61,6 @@ class Row:
     def mean(self, field: str) -> float:
         """The mean of a score over the traces."""
         return float(np.mean([getattr(score, field) for score in self.scores]))
-
-
-def ours(
-    signals: Signals, memory: scale.Memory | None, policy: Policy
-) -> tuple[scale.Decision, scale.Memory]:
-    """The decision that production makes."""
-    return scale.decide(signals, memory or scale.Memory(), policy)
 
 
 def named(spec: str) -> Decide:
@@ -127,7 +119,7 @@ def _one_trace(
     tuned: dict[str, Settings] = {}
     for scenario in (*SCENARIOS, POISONED):
         optimum = least_replica_seconds(trace, scenario)
-        for name, decide in ((OURS, ours), *((spec, named(spec)) for spec in policies)):
+        for name, decide in ((OURS, scale.decide), *((spec, named(spec)) for spec in policies)):
             run = simulate(trace, scenario, decide)
             found[scenario.name, name, "one for all"] = scored(run, optimum)
         for peer in PEERS if peers else ():

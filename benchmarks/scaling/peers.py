@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
+from typing import Any
 
-from benchmarks.scaling.simulate import BATCH, PEAK_REPLICAS, REPLICA_RATE, Decide
+from benchmarks.scaling.simulate import BATCH, DECISION_SECONDS, PEAK_REPLICAS, REPLICA_RATE
 from pipeline.outlook import Policy, Signals
-from pipeline.scale import Decision
+from pipeline.scale import Decide, Decision
 
 Settings = dict[str, float]
 
@@ -60,8 +61,9 @@ def keda(lag_threshold: float, stabilization: float) -> Decide:
     """
     sync, tolerance, pods = 15.0, 0.1, 4
 
-    def decide(signals: Signals, memory: _Hpa | None, policy: Policy) -> tuple[Decision, _Hpa]:
-        memory = memory or _Hpa()
+    def decide(signals: Signals, memory: Any, policy: Policy) -> tuple[Decision, _Hpa]:
+        if not isinstance(memory, _Hpa):
+            memory = _Hpa()
         have = signals.ready + len(signals.starting)
         if signals.at - memory.synced < sync or not signals.partitions:
             return Decision(have, BATCH, "between two syncs"), memory
@@ -87,6 +89,7 @@ class _Flink:
     # (at, records that had arrived, records settled, busy seconds, replica-seconds).
     window: tuple[tuple[float, float, float, float, float], ...] = ()
     changed: float = 0.0
+    evaluated: float = float("-inf")
     lower: tuple[tuple[float, int], ...] = ()
 
 
@@ -114,8 +117,9 @@ def flink(
     """
     every, boundary, max_factor = 60.0, 0.3, 0.6
 
-    def decide(signals: Signals, memory: _Flink | None, policy: Policy) -> tuple[Decision, _Flink]:
-        memory = memory or _Flink(changed=signals.at)
+    def decide(signals: Signals, memory: Any, policy: Policy) -> tuple[Decision, _Flink]:
+        if not isinstance(memory, _Flink):
+            memory = _Flink(changed=signals.at)
         have = signals.ready + len(signals.starting)
         parts = signals.partitions.values()
         last = memory.window[-1] if memory.window else (signals.at, 0.0, 0.0, 0.0, 0.0)
@@ -127,12 +131,15 @@ def flink(
             last[3] + busy,
             last[4] + signals.ready * (signals.at - last[0]),
         )
-        samples = tuple(s for s in (*memory.window, newest) if s[0] >= signals.at - window)
+        samples = tuple(
+            s for s in (*memory.window, newest) if s[0] > signals.at - window - DECISION_SECONDS
+        )
         memory = replace(memory, window=samples)
         covered = signals.at - samples[0][0]
-        quiet = signals.at - memory.changed < max(stabilization, min(window, 900.0) / 3)
-        if covered < min(window, 60.0) or quiet or signals.at % every:
-            return Decision(have, BATCH, "the window is not full"), memory
+        quiet = signals.at - memory.changed < stabilization
+        if covered < window or quiet or signals.at - memory.evaluated < every:
+            return Decision(have, BATCH, "stable, or the window is not full"), memory
+        memory = replace(memory, evaluated=signals.at)
         _, arrived, settled, busy, paid = (
             new - old for new, old in zip(newest, samples[0], strict=True)
         )
@@ -140,10 +147,11 @@ def flink(
         share = min(1.0, max(busy / max(paid, 1e-9), 0.01))
         one = throughput / max(paid / covered, 1e-9) / share if busy_time else REPLICA_RATE
         true_rate = have * one
-        lag = newest[1] - newest[2]
+        lag: float = newest[1] - newest[2]
 
         def capacity(load: float) -> float:
-            return lag / catch_up + rate / load
+            needed: float = lag / catch_up + rate / load
+            return needed
 
         enough = capacity(min(1.0, utilization + boundary))
         too_much = capacity(max(0.05, utilization - boundary))
@@ -188,8 +196,9 @@ def serve(target: float, upscale_delay: float, downscale_delay: float, queue: bo
     """
     look_back = 30.0
 
-    def decide(signals: Signals, memory: _Serve | None, policy: Policy) -> tuple[Decision, _Serve]:
-        memory = memory or _Serve()
+    def decide(signals: Signals, memory: Any, policy: Policy) -> tuple[Decision, _Serve]:
+        if not isinstance(memory, _Serve):
+            memory = _Serve()
         have = signals.ready + len(signals.starting)
         backlog = sum(one.end - one.done for one in signals.partitions.values())
         batches = sum(m.count for m in signals.scored.values())
@@ -216,7 +225,7 @@ def serve(target: float, upscale_delay: float, downscale_delay: float, queue: bo
 def static(replicas: float) -> Decide:
     """As many as the peak needs, all the time."""
 
-    def decide(_signals: Signals, _memory: None, _policy: Policy) -> tuple[Decision, None]:
+    def decide(_signals: Signals, _memory: Any, _policy: Policy) -> tuple[Decision, None]:
         return Decision(int(replicas), BATCH, "always so many"), None
 
     return decide

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from benchmarks.scaling.contest import SCENARIOS, at_peak, best, ours
+from benchmarks.scaling.contest import SCENARIOS, at_peak, best
 from benchmarks.scaling.optimum import least_replica_seconds
 from benchmarks.scaling.peers import PEERS
 from benchmarks.scaling.simulate import REPLICA_RATE, simulate
 from benchmarks.scaling.traces import Trace
+from pipeline.scale import decide
 
 PREFERRED = ("worldcup_match", "nyc_taxi_x12", "flash", "on_off")
 MOST = 4
@@ -31,7 +32,7 @@ def draw(traces: Sequence[Trace], path: Path) -> None:
         optimum = least_replica_seconds(trace, scenario)
         _, settings = best(keda, trace, scenario, optimum)
         runs = {
-            "Headrace": simulate(trace, scenario, ours),
+            "Headrace": simulate(trace, scenario, decide),
             "KEDA, best for this trace": simulate(trace, scenario, keda.make(**settings)),
         }
         above, below = axes[0][column], axes[1][column]

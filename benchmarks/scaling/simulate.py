@@ -6,23 +6,20 @@ A replica that is ordered becomes ready after a log-normal cold start; it is pai
 its removal. Commits come at fixed intervals, and a record's lag ends with its commit.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.scaling.traces import Trace
-from pipeline.capacity import Moments, ServiceTime, size_class
+from benchmarks.scaling.waiting import SERVICE
+from pipeline.capacity import Moments, size_class
 from pipeline.control import WaitingOn
 from pipeline.demand import Offsets
 from pipeline.outlook import Policy, Signals
-from pipeline.scale import Decision
+from pipeline.scale import Decide, Memory
 
-Decide: TypeAlias = Callable[[Signals, Any, Policy], tuple[Decision, Any]]
-
-SERVICE = ServiceTime(0.080, 0.0075)
 BATCH = 32
 REPLICA_RATE = SERVICE.rate(BATCH)
 PEAK_REPLICAS = 20
@@ -135,7 +132,7 @@ class _Simulation:
         paid = np.zeros(length, np.int64)
         committed = np.zeros(length)
         orders: list[tuple[int, int, str]] = []
-        memory: Any = None
+        memory: Any = Memory()
         ordered = self._ready
         for second in range(length):
             if second % DECISION_SECONDS == 0:

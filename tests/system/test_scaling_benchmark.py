@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scaling.contest import OURS, POISONED, SCENARIOS, at_peak, ours
+from benchmarks.scaling.contest import OURS, POISONED, SCENARIOS, at_peak
 from benchmarks.scaling.optimum import least_replica_seconds
 from benchmarks.scaling.peers import PEERS, keda, static
 from benchmarks.scaling.simulate import MAX_REPLICAS, PEAK_REPLICAS, Scenario, simulate
 from benchmarks.scaling.traces import Trace, all_traces, read, step
+from pipeline.scale import decide
 
 ROOT = Path(__file__).parents[2]
 POLICY = """
@@ -79,8 +80,8 @@ def test_no_policy_is_cheaper_than_the_clairvoyant_within_the_limit() -> None:
     trace = at_peak(step().first(7200))
     for scenario in SCENARIOS:
         optimum = least_replica_seconds(trace, scenario)
-        for decide in (ours, static(PEAK_REPLICAS), keda(1500.0, 60.0)):
-            done = simulate(trace, scenario, decide)
+        for policy in (decide, static(PEAK_REPLICAS), keda(1500.0, 60.0)):
+            done = simulate(trace, scenario, policy)
             assert done.over > 0 or done.replica_seconds >= 0.99 * optimum
 
 

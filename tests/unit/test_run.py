@@ -28,6 +28,7 @@ from pipeline.layout import Stored, decode, encode
 from pipeline.outlook import Policy
 from pipeline.ports import Claimed
 from pipeline.run import Driver, Work
+from pipeline.scale import decide
 from pipeline.scaler import Count, Scaler
 from pipeline.settings import parse
 from pipeline.slots import Slots
@@ -172,7 +173,7 @@ class World:
                 actors=self.actors,
                 clock=self.clock,
                 fleet=Fleet(self.actors, self.clock, Replica, (), 1.0),
-                scaler=Scaler(self.count, "1"),
+                scaler=Scaler(self.count, "1", decide),
                 reserve=self.reserved.append,
                 slots=Slots(self.actors, self.clock, slots, owned),
                 archive=ArchiveKeeper(

@@ -8,6 +8,7 @@ from pipeline.batch import Partition
 from pipeline.control import PartitionReport, Report, Timing, WaitingOn
 from pipeline.fleet import Readiness
 from pipeline.outlook import Policy
+from pipeline.scale import decide
 from pipeline.scaler import DECISION_SECONDS, Count, Scaler
 
 P = Partition("in", 0)
@@ -52,7 +53,7 @@ def overloaded(scaler: Scaler, *, ends_known: bool = True) -> None:
 
 def test_a_fixed_number_is_never_decided_upon() -> None:
     """`replicas: 2` stays two."""
-    scaler = Scaler(Count(2), "1")
+    scaler = Scaler(Count(2), "1", decide)
     overloaded(scaler)
     assert (scaler.mode, scaler.replicas, scaler.decision, scaler.batch_size) == (
         "fixed",
@@ -65,7 +66,7 @@ def test_a_fixed_number_is_never_decided_upon() -> None:
 def test_decisions_are_followed_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The number becomes what was decided, and the log says why in words."""
     caplog.set_level(logging.INFO)
-    scaler = Scaler(Count(1, POLICY), "1")
+    scaler = Scaler(Count(1, POLICY), "1", decide)
     overloaded(scaler)
     assert scaler.decision is not None
     assert scaler.replicas == scaler.decision.replicas > 1
@@ -77,7 +78,7 @@ def test_decisions_are_followed_and_logged(caplog: pytest.LogCaptureFixture) -> 
 def test_an_observed_number_stays(caplog: pytest.LogCaptureFixture) -> None:
     """It is decided and said, and neither the number nor the batches change."""
     caplog.set_level(logging.INFO)
-    scaler = Scaler(Count(1, POLICY, acts=False), "1")
+    scaler = Scaler(Count(1, POLICY, acts=False), "1", decide)
     overloaded(scaler)
     assert (scaler.mode, scaler.replicas, scaler.batch_size) == ("observe", 1, None)
     assert scaler.ups >= 1
@@ -86,7 +87,7 @@ def test_an_observed_number_stays(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_without_the_ends_nothing_changes() -> None:
     """A broker that does not answer is no reason to scale."""
-    scaler = Scaler(Count(1, POLICY), "1")
+    scaler = Scaler(Count(1, POLICY), "1", decide)
     overloaded(scaler, ends_known=False)
     assert scaler.replicas == 1
     assert scaler.decision is not None
