@@ -23,6 +23,10 @@ DEFAULT_COLD_START_SECONDS = 30.0
 COLD_STARTS_KEPT = 20
 COLD_START_QUANTILE = 0.9
 STUCK_BATCHES = 4.0
+# Records that have waited so long have kept every replica busy as long.
+SATURATED_SECONDS = 30.0
+LEAST_EFFICIENCY = 0.25
+EFFICIENCY_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,8 @@ class Learned:
 
     `scored` are batches of this model version by size. `surges` are (at, records) by which arrivals
     exceeded the forecast over the exposed time, `peaks` are (at, rate); of both only those are
-    kept that are larger than all after them.
+    kept that are larger than all after them. `working` are the replicas that work, and since when
+    it has been so many; `efficiency` is what they score of what the fit says.
     """
 
     demand: Demand = field(default_factory=Demand)
@@ -136,6 +141,8 @@ class Learned:
     cold_starts: tuple[float, ...] = ()
     surges: tuple[tuple[float, float], ...] = ()
     peaks: tuple[tuple[float, float], ...] = ()
+    working: tuple[int, float] = (0, 0.0)
+    efficiency: float = 1.0
     service: ServiceTime | None = None
 
     def outlook(self, signals: Signals, policy: Policy) -> Outlook | None:
@@ -147,7 +154,7 @@ class Learned:
             demand=self.demand,
             rate=rate,
             surge=self.surge(rate, self.exposed(policy)),
-            service=self.service.rate(policy.max_batch_size),
+            service=self.service.rate(policy.max_batch_size) * self.efficiency,
             cold=self.cold_start,
             ready=signals.ready + policy.standing,
             starting=signals.starting,
@@ -178,7 +185,7 @@ class Learned:
 def learn(known: Learned, signals: Signals, policy: Policy) -> Learned:
     """Take the signals in; what was scored by another model version says nothing any more."""
     if known.model_version != signals.model_version:
-        known = replace(known, scored={})
+        known = replace(known, scored={}, efficiency=1.0)
     scored = merged(known.scored, signals.scored)
     service = fit(scored)
     cold_starts = (*known.cold_starts, *signals.cold_starts)[-COLD_STARTS_KEPT:]
@@ -196,9 +203,32 @@ def learn(known: Learned, signals: Signals, policy: Policy) -> Learned:
     peaks = tuple(p for p in known.peaks if 0 <= signals.at - p[0] <= SURGE_MEMORY_SECONDS)
     peaks = (*(p for p in peaks if p[1] > rate), (signals.at, rate))
     demand = expecting(demand, rate)
+    known = replace(known, demand=demand, working=_working(known, signals, policy))
+    known = replace(known, efficiency=_efficiency(known, signals.at, policy))
     return replace(
         known, demand=demand, model_version=signals.model_version, surges=surges, peaks=peaks
     )
+
+
+def _working(known: Learned, signals: Signals, policy: Policy) -> tuple[int, float]:
+    """How many replicas work, and since when it has been so many."""
+    count = signals.ready + policy.standing
+    return known.working if known.working[0] == count else (count, signals.at)
+
+
+def _efficiency(known: Learned, at: float, policy: Policy) -> float:
+    """What replicas score when records wait for them all the time, in terms of the fitted time.
+
+    It is below 1 where a batch takes longer than its scoring: on its way, or in a feeder that has
+    other things to do.
+    """
+    (count, since), demand = known.working, known.demand
+    saturated = demand.overdue(SATURATED_SECONDS) > 0 and at - since >= SATURATED_SECONDS
+    if not (saturated and count and known.service):
+        return known.efficiency
+    possible = count * known.service.rate(policy.max_batch_size)
+    fresh = min(1.0, max(LEAST_EFFICIENCY, demand.throughput(SATURATED_SECONDS) / possible))
+    return known.efficiency + EFFICIENCY_WEIGHT * (fresh - known.efficiency)
 
 
 def forecast(demand: Demand) -> float:

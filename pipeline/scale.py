@@ -25,13 +25,13 @@ from pipeline.outlook import (
 # Shares of max_time_lag: dates at ALARM of it that would be missed make an order, which is for
 # dates at AIM of it.
 ALARM = 0.8
-AIM = 0.55
+AIM = 0.6
 # An order that is made so much later is too late: what it would change comes after these dates.
 LAST_MOMENT_SECONDS = (15.0, 30.0)
 # Capacity over the expected rate that replicas are kept for.
 SLACK = 1.02
 MIN_HOLD_SECONDS = 60.0
-HOLD_COLD_STARTS = 0.8
+HOLD_COLD_STARTS = 0.7
 # Where little is saved, a hold is longer.
 SMALL_SHARE = 0.1
 SMALL_HOLDS = 3.0
@@ -216,15 +216,17 @@ def _effect(at: float, memory: Memory, outlook: Outlook) -> tuple[Memory, str]:
     attempt = memory.attempt
     if attempt is None or outlook.starting:
         return memory, ""
-    if not outlook.demand.waiting or outlook.have <= attempt.before:
+    demand = outlook.demand
+    if not demand.overdue(FAST_SECONDS) or outlook.have <= attempt.before:
         return replace(memory, attempt=None), ""
     if attempt.ready_at is None or at < attempt.ready_at:
         return replace(memory, attempt=replace(attempt, ready_at=at)), ""
     if at - attempt.ready_at < SETTLE_SECONDS:
         return memory, ""
     promised = (outlook.have - attempt.before) * outlook.service
-    gained = outlook.demand.throughput(SETTLE_SECONDS) - attempt.throughput
-    if gained >= EFFECTIVE * promised:
+    settles = demand.throughput(SETTLE_SECONDS)
+    gained = settles - attempt.throughput
+    if gained >= EFFECTIVE * promised or settles >= demand.rate(SETTLE_SECONDS):
         return replace(memory, attempt=None), ""
     reason = (
         f"down from {outlook.have} to {attempt.before}: the last scale-up promised "

@@ -334,6 +334,26 @@ def test_a_batch_fits_in_a_commit():
     assert "commit.max_bytes = 1000" in found["batching.max_batch_bytes"]
 
 
+@pytest.mark.parametrize(
+    ("content", "setting", "says"),
+    [
+        (
+            {"replicas": {"min_replicas": 3, "max_replicas": 2}},
+            "replicas.min_replicas",
+            "more than",
+        ),
+        ({"replicas": {"min_replicas": 3}}, "replicas.min_replicas", "the number is fixed"),
+        ({"scaling": "observe"}, "scaling", "Set replicas.max_replicas"),
+        ({"scaling": "observe", "replicas": 2}, "scaling", "nothing to observe"),
+    ],
+)
+def test_the_replicas_that_follow_the_lag_have_bounds(content, setting, says):
+    """The least is not above the most, and without a most the number is fixed."""
+    found = mistakes(minimal(**content))
+    assert set(found) == {setting}
+    assert says in found[setting]
+
+
 def test_the_group_is_not_the_archivers():
     """Offsets of the input and of the journal would overwrite each other."""
     assert set(mistakes(minimal(group="fraud.archive"))) == {"group"}
