@@ -55,8 +55,8 @@ class Orders:
     seconds: float
     replicas: tuple[ReplicaRef, ...] = ()
     isolation: ReplicaRef | None = None
-    batch_size: int | None = None
     drain: bool = False
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

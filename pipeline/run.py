@@ -123,7 +123,7 @@ class Driver:
     def _orders(self, slot: int, draining: bool) -> Orders:
         fleet = self._work.fleet
         batch_size = self._work.scaler.batch_size
-        return Orders(TURN_SECONDS, fleet.ready(), fleet.isolation(slot), batch_size, draining)
+        return Orders(TURN_SECONDS, fleet.ready(), fleet.isolation(slot), draining, batch_size)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Keep the first error that ends the run, and drain what still works."""

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
 from benchmarks.scaling import waiting
 from benchmarks.scaling.peers import keda
+from benchmarks.scaling.picture import Column, save
 from benchmarks.scaling.simulate import (
     COMMIT_SECONDS,
     REPLICA_RATE,
@@ -179,33 +179,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _draw(trace: Trace, runs: dict[str, tuple[Seen, Run]], path: Path) -> None:
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        2, len(runs), figsize=(6 * len(runs), 6), sharex="col", sharey="row"
-    )
-    seconds = np.arange(1, len(trace.rates) + 1)
-    for column, (name, (seen, simulated)) in enumerate(runs.items()):
-        above, below = axes[0][column], axes[1][column]
-        lag, paid = seen.every_second(len(seconds))
-        above.fill_between(
-            seconds, trace.rates / REPLICA_RATE, color="0.85", label="demand, in replicas"
-        )
-        above.plot(seconds, paid, label="real")
-        above.plot(seconds, simulated.paid, ls="--", label="simulated")
-        below.plot(seconds, lag, label="real")
-        below.plot(seconds, simulated.lag, ls="--", label="simulated")
-        below.axhline(LIMIT_SECONDS, color="0.4", ls=":", label="max_time_lag")
-        above.set_title(name)
-        below.set_xlabel("seconds")
-    axes[0][0].set_ylabel("replicas paid for")
-    axes[1][0].set_ylabel("time lag, s")
-    axes[0][0].legend(fontsize=8)
-    axes[1][0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    columns = []
+    for name, (seen, simulated) in runs.items():
+        lag, paid = seen.every_second(len(trace.rates))
+        curves = {"real": (paid, lag), "simulated": (simulated.paid, simulated.lag)}
+        columns.append(Column(name, trace.rates, curves))
+    save(columns, LIMIT_SECONDS, path)
 
 
 if __name__ == "__main__":
