@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.batch import Partition
 from pipeline.capacity import Moments, size_class
+from pipeline.config import Config
 from pipeline.control import Report
 from pipeline.demand import Offsets
 from pipeline.fleet import Readiness
@@ -32,6 +33,25 @@ class Count:
     first: int
     policy: Policy | None = None
     acts: bool = True
+
+
+def count_of(config: Config, slots: int) -> Count:
+    """What a config asks for; `slots` are the feeders, each of which scores where that is local."""
+    replicas, local = config.replicas, config.placement == "local"
+    fixed = 0 if local else replicas.count
+    if replicas.max_replicas is None:
+        return Count(fixed)
+    least = (0 if local else 1) if replicas.min_replicas is None else replicas.min_replicas
+    policy = Policy(
+        min_replicas=least,
+        max_replicas=replicas.max_replicas,
+        max_time_lag=replicas.max_time_lag,
+        max_batch_size=config.batching.max_batch_size,
+        commit_seconds=config.commit.interval_ms / 1000,
+        standing=slots if local else 0,
+    )
+    acts = config.scaling == "act"
+    return Count(max(least, 0 if local else 1) if acts else fixed, policy, acts)
 
 
 class Scaler:

@@ -29,12 +29,11 @@ from pipeline.errors import ConfigInvalid, Mistake
 from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
-from pipeline.outlook import Policy
 from pipeline.ports import Answer, Claimed, Replicas, Sink
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.run import Work
 from pipeline.scale import Decide
-from pipeline.scaler import Count, Scaler
+from pipeline.scaler import Scaler, count_of
 from pipeline.score import Scorer
 from pipeline.signature import check_signature
 from pipeline.slots import Slots
@@ -298,7 +297,7 @@ def assemble(
         actors=actors,
         clock=clock,
         fleet=fleet,
-        scaler=Scaler(_count(config, stored.slots), job.files.version, decide),
+        scaler=Scaler(count_of(config, stored.slots), job.files.version, decide),
         reserve=lambda count: cluster.reserve(count, config.replicas.cpus),
         slots=Slots(actors, clock, work, owned),
         archive=ArchiveKeeper(
@@ -316,25 +315,6 @@ def assemble(
         targets=stream.ends() if until_caught_up else None,
         show=show,
     )
-
-
-def _count(config: Config, slots: int) -> Count:
-    """How many replicas to begin with, and what changes their number."""
-    replicas, local = config.replicas, config.placement == "local"
-    fixed = 0 if local else replicas.count
-    if replicas.max_replicas is None:
-        return Count(fixed)
-    least = (0 if local else 1) if replicas.min_replicas is None else replicas.min_replicas
-    policy = Policy(
-        min_replicas=least,
-        max_replicas=replicas.max_replicas,
-        max_time_lag=replicas.max_time_lag,
-        max_batch_size=config.batching.max_batch_size,
-        commit_seconds=config.commit.interval_ms / 1000,
-        standing=slots if local else 0,
-    )
-    acts = config.scaling == "act"
-    return Count(max(least, 0 if local else 1) if acts else fixed, policy, acts)
 
 
 def _refuse_unshared(config: Config, nodes: int) -> None:

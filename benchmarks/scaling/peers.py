@@ -11,7 +11,7 @@ from itertools import product
 from math import ceil
 from typing import Any
 
-from benchmarks.scaling.simulate import BATCH, DECISION_SECONDS, PEAK_REPLICAS, REPLICA_RATE
+from benchmarks.scaling.simulate import BATCH, PEAK_REPLICAS, REPLICA_RATE, STEP_SECONDS
 from pipeline.outlook import Policy, Signals
 from pipeline.scale import Decide, Decision
 
@@ -132,7 +132,7 @@ def flink(
             last[4] + signals.ready * (signals.at - last[0]),
         )
         samples = tuple(
-            s for s in (*memory.window, newest) if s[0] > signals.at - window - DECISION_SECONDS
+            s for s in (*memory.window, newest) if s[0] > signals.at - window - STEP_SECONDS
         )
         memory = replace(memory, window=samples)
         covered = signals.at - samples[0][0]

@@ -23,8 +23,8 @@ from benchmarks.scaling import waiting
 from benchmarks.scaling.peers import keda
 from benchmarks.scaling.picture import Column, save
 from benchmarks.scaling.simulate import (
-    COMMIT_SECONDS,
     REPLICA_RATE,
+    STEP_SECONDS,
     Run,
     Scenario,
     simulate,
@@ -110,7 +110,7 @@ def run(trace: Trace, peak: int, bootstrap: str, decide: Decide) -> Seen:
                     "max_time_lag": LIMIT_SECONDS,
                 },
                 "batching": {"max_batch_size": 32},
-                "commit": {"interval_ms": 1000 * COMMIT_SECONDS},
+                "commit": {"interval_ms": 1000 * STEP_SECONDS},
                 "metrics": {"port": None},
             },
             Path(folder),

@@ -24,8 +24,8 @@ BATCH = 32
 REPLICA_RATE = SERVICE.rate(BATCH)
 PEAK_REPLICAS = 20
 MAX_REPLICAS = 2 * PEAK_REPLICAS
-COMMIT_SECONDS = 5
-DECISION_SECONDS = 5
+# A decision at the beginning of a step, a commit at its end.
+STEP_SECONDS = 5
 COLD_START_SIGMA = 0.25
 # What the timings of batches differ by.
 SERVICE_SIGMA = 0.05
@@ -54,7 +54,7 @@ class Scenario:
             max_replicas=MAX_REPLICAS,
             max_time_lag=self.max_time_lag,
             max_batch_size=BATCH,
-            commit_seconds=COMMIT_SECONDS,
+            commit_seconds=STEP_SECONDS,
         )
 
 
@@ -134,20 +134,24 @@ class _Simulation:
         orders: list[tuple[int, int, str]] = []
         memory: Any = Memory()
         ordered = self._ready
-        for second in range(length):
-            if second % DECISION_SECONDS == 0:
-                decision, memory = self._decide(self._signals(second), memory, policy)
-                if decision.replicas != ordered:
-                    orders.append((second, decision.replicas, decision.reason))
-                    ordered = decision.replicas
-                    self._order(ordered, second)
-            self._come_up(second)
-            ready[second] = self._ready
-            paid[second] = self._ready + len(self._starting)
-            self._score(second)
-            if second % COMMIT_SECONDS == COMMIT_SECONDS - 1:
-                self._committed = self._done
-            committed[second] = self._committed
+        for start in range(0, length, STEP_SECONDS):
+            stop = min(start + STEP_SECONDS, length)
+            decision, memory = self._decide(self._signals(start), memory, policy)
+            if decision.replicas != ordered:
+                orders.append((start, decision.replicas, decision.reason))
+                ordered = decision.replicas
+                self._order(ordered, start)
+            if self._starting:
+                for second in range(start, stop):
+                    self._come_up(second)
+                    ready[second] = self._ready
+                    paid[second] = self._ready + len(self._starting)
+                    self._score(second, second + 1)
+            else:
+                ready[start:stop] = paid[start:stop] = self._ready
+                self._score_step(start, stop)
+            committed[start:stop] = self._committed
+            self._committed = committed[stop - 1] = self._done
         return Run(
             scenario=self._scenario,
             rates=self._rates,
@@ -175,14 +179,27 @@ class _Simulation:
             self._ready += len(up)
             self._fresh_cold_starts += [ready - ordered for ordered, ready in up]
 
-    def _score(self, second: int) -> None:
-        waiting = self._arrived[second + 1] - self._done
-        capacity = self._ready * REPLICA_RATE
+    def _score_step(self, start: int, stop: int) -> None:
+        """A whole step at once where the replicas are busy all along, or have time to spare."""
+        arrived, second = self._arrived, self._ready * REPLICA_RATE
+        busy = arrived[start] - self._done >= second * (stop - start)
+        spare = arrived[start] <= self._done and all(
+            arrived[s + 1] - arrived[s] <= second for s in range(start, stop)
+        )
+        if busy or spare:
+            self._score(start, stop)
+        else:
+            for s in range(start, stop):
+                self._score(s, s + 1)
+
+    def _score(self, start: int, stop: int) -> None:
+        waiting = self._arrived[stop] - self._done
+        capacity = self._ready * REPLICA_RATE * (stop - start)
         scored = min(waiting, capacity)
         self._done += scored
         self._waiting_on = WaitingOn.REPLICAS if waiting > capacity else WaitingOn.RECORDS
         self._scored += scored
-        self._replica_seconds += self._ready
+        self._replica_seconds += self._ready * (stop - start)
 
     def _batches(self) -> dict[int, Moments]:
         """What was scored since the last decision, in batches of the size that fits the load."""

@@ -1,6 +1,7 @@
 """What is decided, from reports to the number of replicas."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,8 @@ from pipeline.control import PartitionReport, Report, Timing, WaitingOn
 from pipeline.fleet import Readiness
 from pipeline.outlook import Policy
 from pipeline.scale import decide
-from pipeline.scaler import DECISION_SECONDS, Count, Scaler
+from pipeline.scaler import DECISION_SECONDS, Count, Scaler, count_of
+from pipeline.settings import parse
 
 P = Partition("in", 0)
 POLICY = Policy(1, 10, 60.0, 32, 0.2)
@@ -92,3 +94,34 @@ def test_without_the_ends_nothing_changes() -> None:
     assert scaler.replicas == 1
     assert scaler.decision is not None
     assert scaler.decision.reason == "held: the offsets are not known"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"replicas": 3}, Count(3)),
+        ({"placement": "local"}, Count(0)),
+        (
+            {"replicas": {"max_replicas": 9, "max_time_lag": 30}},
+            Count(1, Policy(1, 9, 30.0, 8192, 0.2)),
+        ),
+        (
+            {"replicas": {"min_replicas": 0, "max_replicas": 9}},
+            Count(1, Policy(0, 9, 60.0, 8192, 0.2)),
+        ),
+        (
+            {"replicas": {"max_replicas": 9}, "placement": "local"},
+            Count(0, Policy(0, 9, 60.0, 8192, 0.2, standing=4)),
+        ),
+        (
+            {"replicas": {"count": 5, "max_replicas": 9}, "scaling": "observe"},
+            Count(5, Policy(1, 9, 60.0, 8192, 0.2), acts=False),
+        ),
+    ],
+)
+def test_a_config_says_how_many_and_what_changes_them(
+    settings: dict[str, object], expected: Count
+) -> None:
+    """A number alone is fixed; with a most it follows the lag, beside feeders that score."""
+    job = {"job": "fraud", "model": "m", "kafka": {"bootstrap.servers": "localhost:1"}}
+    assert count_of(parse(job | settings, Path("/"), {}), 4) == expected
