@@ -153,12 +153,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, default=FOLDER.parent)
     options = parser.parse_args(arguments)
     trace = compressed(options.trace, int(60 * options.minutes), options.peak)
-    runs = {}
+    options.output.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python -m benchmarks.scaling.real", *arguments])
+    runs: dict[str, tuple[Seen, Run]] = {}
     with broker("kafka") as kafka:
         for name, decide in (("Headrace", scale.decide), ("KEDA + HPA", KEDA)):
             seen = run(trace, options.peak, kafka.bootstrap, decide)
             runs[name] = (seen, compare(trace, seen, decide))
-    lines = [f"| {' | '.join(FIGURES)} |", "|---" * len(FIGURES) + "|"]
+            text = _table(trace, runs)
+            (options.output / "real.md").write_text(f"`{command}`\n\n{text}", encoding="utf-8")
+            _draw(trace, runs, options.output / "real.png")
+            print(text, flush=True)
+    return 0
+
+
+def _table(trace: Trace, runs: dict[str, tuple[Seen, Run]]) -> str:
+    lines = [f"| {' | '.join(FIGURES)} |", "| --- " * len(FIGURES) + "|"]
     for name, (seen, simulated) in runs.items():
         lag, paid = seen.every_second(len(trace.rates))
         figures = (
@@ -169,13 +179,7 @@ def main(arguments: list[str]) -> int:
             simulated.replica_seconds,
         )
         lines.append(f"| {name} | {' | '.join(f'{figure:,.1f}' for figure in figures)} |")
-    text = "\n".join(lines) + "\n"
-    options.output.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python -m benchmarks.scaling.real", *arguments])
-    (options.output / "real.md").write_text(f"`{command}`\n\n{text}", encoding="utf-8")
-    _draw(trace, runs, options.output / "real.png")
-    print(text)
-    return 0
+    return "\n".join(lines) + "\n"
 
 
 def _draw(trace: Trace, runs: dict[str, tuple[Seen, Run]], path: Path) -> None:
