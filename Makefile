@@ -4,7 +4,7 @@ BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup lint test test-faults demo bench bench-scaling up
+.PHONY: setup lint test test-faults demo bench bench-scaling bench-scaling-real up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -36,6 +36,9 @@ bench: setup
 
 bench-scaling: setup
 	$(BIN)/python -m benchmarks.scaling
+
+bench-scaling-real: setup
+	$(BIN)/python -m benchmarks.scaling.real
 
 # A broker to try things on, in the foreground: by Docker where it answers, else by Java.
 up: setup

@@ -141,7 +141,7 @@ def _produce(trace: Trace, bootstrap: str, topic: str, seen: Seen, over: threadi
 def compare(trace: Trace, seen: Seen, decide: Decide) -> Run:
     """The simulator's run of the same."""
     cold = statistics.median(seen.cold_starts.values())
-    return simulate(trace, Scenario("real", LIMIT_SECONDS, cold), decide)
+    return simulate(trace, Scenario("real", LIMIT_SECONDS, cold), decide, first=1)
 
 
 def main(arguments: list[str]) -> int:

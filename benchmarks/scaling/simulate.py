@@ -89,13 +89,22 @@ class Run:
         return 3600 * len(self.orders) / len(self.lag)
 
 
-def simulate(trace: Trace, scenario: Scenario, decide: Decide, seed: int = 0) -> Run:
-    """Run the policy over the trace, whose peak should be `PEAK_REPLICAS * REPLICA_RATE`."""
-    return _Simulation(trace, scenario, decide, seed).run()
+def simulate(
+    trace: Trace, scenario: Scenario, decide: Decide, seed: int = 0, first: int | None = None
+) -> Run:
+    """Run the policy over the trace, whose peak should be `PEAK_REPLICAS * REPLICA_RATE`.
+
+    It begins with `first` replicas that are ready, by default with what the first minute needs.
+    """
+    if first is None:
+        first = max(1, int(np.ceil(float(np.mean(trace.rates[:60])) / REPLICA_RATE)))
+    return _Simulation(trace, scenario, decide, seed, first).run()
 
 
 class _Simulation:
-    def __init__(self, trace: Trace, scenario: Scenario, decide: Decide, seed: int) -> None:
+    def __init__(
+        self, trace: Trace, scenario: Scenario, decide: Decide, seed: int, first: int
+    ) -> None:
         self._scenario = scenario
         self._decide = decide
         self._random = np.random.default_rng(seed)
@@ -109,8 +118,6 @@ class _Simulation:
         # As lists, which are faster to look into one by one.
         self._arrived = [0.0, *np.cumsum(healthy).tolist()]
         self._stuck = [0.0, *np.cumsum(arrivals - healthy).tolist()]
-        first = max(1, int(np.ceil(float(np.mean(arrivals[:60])) / REPLICA_RATE)))
-        # The run begins with what its first minute needs.
         self._ready = first
         self._fresh_cold_starts = [self._cold_start() for _ in range(first)]
         # (second of the order, second at which it is ready), in the order of the orders.
