@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.scaling import picture
@@ -43,7 +44,7 @@ def table(rows: list[Row], traces: list[Trace], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: "list[str] | tuple[str, ...]") -> str:
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
