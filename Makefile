@@ -4,7 +4,7 @@ BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: setup lint test test-faults demo demo-recommend bench up
+.PHONY: setup lint test test-faults demo demo-recommend bench bench-scaling bench-scaling-real up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -37,6 +37,12 @@ demo-recommend: setup
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.throughput --task recommend
+
+bench-scaling: setup
+	$(BIN)/python -m benchmarks.scaling
+
+bench-scaling-real: setup
+	$(BIN)/python -m benchmarks.scaling.real
 
 # A broker to try things on, in the foreground: by Docker where it answers, else by Java.
 up: setup

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ class Batcher:
 
     def __init__(self, topic: str, positions: Mapping[Partition, int], limits: Limits) -> None:
         self._topic = topic
+        self._most_rows = limits.rows
         self.limits = limits
         self._polls: deque[tuple[float, Polled]] = deque()
         self._next = {partition.number: offset for partition, offset in positions.items()}
@@ -35,6 +36,10 @@ class Batcher:
         self._number = 0
         self.rows = 0
         self.nbytes = 0
+
+    def resize(self, rows: int | None) -> None:
+        """Batches of at most `rows` from now on; None, and what is above it, is as configured."""
+        self.limits = replace(self.limits, rows=min(rows or self._most_rows, self._most_rows))
 
     def add(self, polled: Polled, now: float) -> None:
         """Take one poll in."""

@@ -128,7 +128,37 @@ class Replicas:
 
     count: int = field(
         default=2,
-        metadata=about("replicas that score where placement is remote", minimum=1, maximum=10_000),
+        metadata=about(
+            "replicas that score where placement is remote, for as long as max_replicas is null",
+            minimum=1,
+            maximum=10_000,
+        ),
+    )
+    max_replicas: int | None = field(
+        default=None,
+        metadata=about(
+            "the most replicas; where it is set their number follows the lag, and where placement "
+            "is local they are added to what the feeders score themselves",
+            minimum=1,
+            maximum=10_000,
+        ),
+    )
+    min_replicas: int | None = field(
+        default=None,
+        metadata=about(
+            "the fewest replicas where their number follows the lag; null takes 1, and 0 where "
+            "placement is local; 0 is refused at run time while a cold start takes too long",
+            minimum=0,
+            maximum=10_000,
+        ),
+    )
+    max_time_lag: float = field(
+        default=60.0,
+        metadata=about(
+            "seconds that a record may wait for its commit; what the number of replicas is for",
+            above=0,
+            maximum=86_400,
+        ),
     )
     cpus: float = field(
         default=1.0,
@@ -350,6 +380,14 @@ class Config:
     )
     replicas: Replicas = field(
         default=Replicas(), metadata=about("how many replicas score", shorthand="count")
+    )
+    scaling: str = field(
+        default="act",
+        metadata=about(
+            "act lets replicas.max_replicas change their number; observe decides, says why, and "
+            "leaves the number at replicas.count",
+            choices=("act", "observe"),
+        ),
     )
     recipe: str | None = field(
         default=None,

@@ -47,7 +47,8 @@ class Orders:
     """What the driver wants of a feeder's next turn.
 
     `isolation` is a replica of this feeder's own, where batches that are suspected to kill are
-    scored one at a time. `seconds` bounds the turn. `drain` asks to stop polling, to finish and
+    scored one at a time. `seconds` bounds the turn, `batch_size` the records of one batch where it
+    is below the configured one. `drain` asks to stop polling, to finish and
     commit what is in flight, and to roll.
     """
 
@@ -55,6 +56,7 @@ class Orders:
     replicas: tuple[ReplicaRef, ...] = ()
     isolation: ReplicaRef | None = None
     drain: bool = False
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,8 @@ class Dispatch:
             (
                 (waiting.get(ref.id, 0) + rows) * self._paces.get(ref.id, fastest),
                 counts.get(ref.id, 0),
+                # One in this process keeps the loop while it scores: others get theirs first.
+                ref.handle is None,
                 ref.id,
             )
             for ref in self._fleet.values()

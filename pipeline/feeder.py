@@ -110,6 +110,7 @@ class Feeder:
 
     def _turn(self, orders: Orders) -> Report:
         self._dispatch.orders(orders.replicas, orders.isolation)
+        self._batcher.resize(orders.batch_size)
         end = self._clock.monotonic() + orders.seconds
         waited = dict.fromkeys(WaitingOn, 0.0)
         isolating = self._dispatch.needs_isolation
@@ -138,7 +139,7 @@ class Feeder:
             self._ledger.skip(span)
         self._dispatch.send(now)
         full = self._is_full()
-        waiting_on = self._waiting_on(full)
+        waiting_on = self._waiting_on(full, now)
         may_poll = not (drain or full or self._batcher.full)
         self._collect(0.0 if may_poll else BLOCKED_SECONDS)
         self._start_commit(drain, now)
@@ -163,8 +164,9 @@ class Feeder:
         nbytes = self._ledger.nbytes + self._batcher.nbytes
         return rows >= 2 * policy.max_rows or nbytes >= 2 * policy.max_bytes
 
-    def _waiting_on(self, full: bool) -> WaitingOn:
-        if not self._dispatch.room and (self._batcher.full or full):
+    def _waiting_on(self, full: bool, now: float) -> WaitingOn:
+        due = self._batcher.full or full or self._batcher.due(now)
+        if due and not self._dispatch.room:
             return WaitingOn.REPLICAS
         return WaitingOn.SINK if full else WaitingOn.RECORDS
 

@@ -47,6 +47,18 @@ class Replica:
     warned: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How the fleet's replicas have come up: those ready, the ages of those that start, in seconds.
+
+    `cold_starts` are the seconds from order to ready of those that became ready since it was asked.
+    """
+
+    ready: int
+    starting: tuple[float, ...]
+    cold_starts: tuple[float, ...]
+
+
 class Fleet:
     """Owns every replica of a run; used by the driver's thread.
 
@@ -77,6 +89,7 @@ class Fleet:
         self._ids = itertools.count(1)
         self._replicas: dict[int, Replica] = {}
         self._failures = 0
+        self._cold_starts: list[float] = []
         self.replaced = 0
 
     def step(self, wanted: int, isolated: set[int], in_flight: Mapping[int, int]) -> None:
@@ -141,7 +154,10 @@ class Fleet:
             self._failures = 0
             replica.pid = pid
             if replica.state is State.STARTING:
-                replica.state = State.READY
+                now = self._clock.monotonic()
+                if replica.slot is None:
+                    self._cold_starts.append(now - replica.since)
+                replica.state, replica.since = State.READY, now
             return
         self._end(replica)
         self._failures += 1
@@ -176,6 +192,17 @@ class Fleet:
             if replica.slot == slot and replica.state is State.READY:
                 return ReplicaRef(replica.id, replica.handle)
         return None
+
+    def readiness(self) -> Readiness:
+        """How the replicas that all feeders share have come up since this was last asked."""
+        now = self._clock.monotonic()
+        shared = [r for r in self._replicas.values() if r.slot is None]
+        cold_starts, self._cold_starts = tuple(self._cold_starts), []
+        return Readiness(
+            sum(r.state is State.READY for r in shared),
+            tuple(now - r.since for r in shared if r.state is State.STARTING),
+            cold_starts,
+        )
 
     def states(self) -> list[Replica]:
         """Every replica, for the status."""

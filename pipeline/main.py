@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from math import ceil
 
+from pipeline import scale, wire
 from pipeline import status as statuses
-from pipeline import wire
 from pipeline.config import Config
 from pipeline.errors import AnotherRunTookOver, Fenced, Retriable
 from pipeline.run import Driver, Work
+from pipeline.scale import Decide
 from pipeline.signals import stop_signals
 from pipeline.status import Status
 
@@ -30,17 +31,20 @@ def run_job(
     until_caught_up: bool = False,
     watch: Callable[[Status], None] | None = None,
     stopping: Callable[[], bool] | None = None,
+    decide: Decide = scale.decide,
 ) -> Status:
     """Run one job; `watch` is given each status on its way. Returns the last status.
 
     `stopping` is asked now and then and drains the run once it says True; without it SIGTERM and
-    Ctrl-C do so. Raises the errors of `pipeline.errors` that end a run.
+    Ctrl-C do so. `decide` changes the number of replicas where the config allows it. Raises the
+    errors of `pipeline.errors` that end a run.
     """
     from pipeline.edges.prometheus import Exporter
     from pipeline.edges.ray import RayBoard, RayCluster
 
     job = wire.prepare(config)
-    cpus = ceil(config.replicas.count * config.replicas.cpus)
+    most = max(config.replicas.count, config.replicas.max_replicas or 0)
+    cpus = ceil(most * config.replicas.cpus)
     with (
         closing(Exporter(config.metrics.host, config.metrics.port)) as exporter,
         closing(RayCluster(address, cpus + (os.cpu_count() or 1) + SPARE_CPUS)) as cluster,
@@ -56,19 +60,28 @@ def run_job(
                 watch(status)
 
         with nullcontext(stopping) if stopping else stop_signals() as asked:
-            work = _assembled(job, cluster, until_caught_up=until_caught_up, show=show)
+            work = _assembled(
+                job, cluster, until_caught_up=until_caught_up, show=show, decide=decide
+            )
             status = Driver(work, asked).run()
         log.info("%s", statuses.line(status))
         return status
 
 
 def _assembled(
-    job: wire.Job, cluster: object, *, until_caught_up: bool, show: Callable[[Status], None]
+    job: wire.Job,
+    cluster: object,
+    *,
+    until_caught_up: bool,
+    show: Callable[[Status], None],
+    decide: Decide,
 ) -> Work:
     """Assemble, again after a pause where the broker was not ready for it."""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            return wire.assemble(job, cluster, until_caught_up=until_caught_up, show=show)
+            return wire.assemble(
+                job, cluster, until_caught_up=until_caught_up, show=show, decide=decide
+            )
         except Fenced as problem:
             raise AnotherRunTookOver(
                 f"another run of job {job.config.job} started at the same moment ({problem})"

@@ -17,6 +17,7 @@ from pipeline.errors import AnotherRunTookOver, ClusterUnfit, HeadraceError, Ret
 from pipeline.fleet import Fleet
 from pipeline.keeper import ArchiveKeeper
 from pipeline.ports import Actors, Clock, Reply
+from pipeline.scaler import Scaler
 from pipeline.slots import TURN_SECONDS, Slots
 
 log = logging.getLogger("headrace")
@@ -25,6 +26,8 @@ STEP_SECONDS = 0.1
 ENDS_SECONDS = 1.0
 # New partitions may wait so long; each look is a few requests.
 PARTITIONS_SECONDS = 10.0
+# Ends older than this say nothing about the demand.
+STALE_SECONDS = 10.0
 STATUS_SECONDS = 0.5
 RATE_SECONDS = 5.0
 DRAIN_SECONDS = 120.0
@@ -38,7 +41,8 @@ class Work:
 
     `targets` are the ends of the input at the start, where the run ends once it has caught up with
     them; None runs until stopped. `partitions` looks which ones of the input there are to score
-    now; it raises ClusterUnfit where the run can't go on with them. `show` is given each status.
+    now; it raises ClusterUnfit where the run can't go on with them. `reserve` tells
+    the cluster for how many replicas there should be room. `show` is given each status.
     """
 
     config: Config
@@ -46,7 +50,8 @@ class Work:
     actors: Actors
     clock: Clock
     fleet: Fleet
-    replicas: int
+    scaler: Scaler
+    reserve: Callable[[int], None]
     slots: Slots
     archive: ArchiveKeeper
     ends: Callable[[], dict[Partition, int]]
@@ -68,6 +73,7 @@ class Driver:
         self._ends: dict[Partition, int] = {}
         self._ends_at = float("-inf")
         self._partitions_at = work.clock.monotonic()
+        self._ends_known = float("-inf")
         self._shown_at = float("-inf")
         # (monotonic seconds, records in), over the last `RATE_SECONDS`: a few entries a second.
         self._counts: deque[tuple[float, int]] = deque()
@@ -103,8 +109,12 @@ class Driver:
                 in_flight[replica] = in_flight.get(replica, 0) + count
         isolated = {r.slot for r in work.slots.reports if r.needs_isolation}
         isolated |= work.slots.suspected
-        self._guarded(lambda: work.fleet.step(work.replicas, isolated, in_flight))
+        self._guarded(lambda: work.fleet.step(work.scaler.replicas, isolated, in_flight))
         draining = self._draining_since is not None
+        if work.scaler.due(now) and not draining:
+            ends = self._ends if now - self._ends_known < STALE_SECONDS else {}
+            work.scaler.decide(now, ends, work.slots.reports, work.fleet.readiness())
+            work.reserve(work.scaler.replicas)
         self._guarded(lambda: work.slots.step(lambda slot: self._orders(slot, draining)))
         self._guarded(lambda: work.archive.step(draining))
         self._show()
@@ -112,7 +122,8 @@ class Driver:
 
     def _orders(self, slot: int, draining: bool) -> Orders:
         fleet = self._work.fleet
-        return Orders(TURN_SECONDS, fleet.ready(), fleet.isolation(slot), draining)
+        batch_size = self._work.scaler.batch_size
+        return Orders(TURN_SECONDS, fleet.ready(), fleet.isolation(slot), draining, batch_size)
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Keep the first error that ends the run, and drain what still works."""
@@ -138,6 +149,7 @@ class Driver:
     def _take_feeder(self, reply: Reply) -> None:
         report = self._work.slots.reply(reply)
         if report is not None:
+            self._work.scaler.take(report)
             for replica, reason in report.lost:
                 self._work.fleet.lost(replica, reason)
 
@@ -170,6 +182,7 @@ class Driver:
     def _ask_ends(self) -> None:
         try:
             self._ends = self._work.ends()
+            self._ends_known = self._ends_at
         except Retriable as problem:
             log.warning("the lag is not known at the moment: %s", problem)
 
@@ -255,6 +268,7 @@ class Driver:
             replicas=[
                 statuses.replica_status(r, in_flight.get(r.id, 0), now) for r in work.fleet.states()
             ],
+            scaling=statuses.scaling_status(work.scaler),
             archive=statuses.archive_status(work.archive),
         )
 

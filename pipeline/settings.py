@@ -271,6 +271,16 @@ def _relations(values: Mapping[str, Any]) -> Iterator[Mistake]:
         way_out = "Write placement: remote, so that replicas are actors that Ray gives GPUs to"
         problem = "is for replicas of their own, and placement is local"
         yield Mistake("replicas.gpu", gpu, problem, way_out)
+    least, most = values.get("replicas.min_replicas"), values.get("replicas.max_replicas")
+    if least is not None and most is None and "replicas.max_replicas" in values:
+        problem = "stands without replicas.max_replicas, so that the number is fixed"
+        yield Mistake("replicas.min_replicas", least, problem, "Set both, or replicas: a number")
+    if least is not None and most is not None and least > most:
+        problem = f"is more than replicas.max_replicas = {most}"
+        yield Mistake("replicas.min_replicas", least, problem, "Lower it, or raise max_replicas")
+    if values.get("scaling") == "observe" and most is None:
+        problem = "has nothing to observe while replicas.max_replicas is null"
+        yield Mistake("scaling", "observe", problem, "Set replicas.max_replicas")
     if "group" in values and values["group"] == f"{values.get('job')}.archive":
         yield Mistake("group", values["group"], "is the archiver's own group", "Choose another")
     try:

@@ -6,6 +6,7 @@ from pipeline.config import Config
 from pipeline.control import Report
 from pipeline.fleet import Replica
 from pipeline.keeper import ArchiveKeeper
+from pipeline.scaler import Scaler
 from pipeline.slot import Slot
 
 
@@ -47,6 +48,21 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     isolation_of: int | None
 
 
+class ScalingStatus(msgspec.Struct, frozen=True):
+    """The number of replicas: `mode` is fixed, act or observe.
+
+    `wanted`, `batch_size` and `reason` are of the newest decision, null before there is one; `ups`
+    and `downs` count the decisions that asked for more and for fewer.
+    """
+
+    mode: str
+    wanted: int | None
+    batch_size: int | None
+    reason: str | None
+    ups: int
+    downs: int
+
+
 class ArchiveStatus(msgspec.Struct, frozen=True):
     """The archiver: what is in visible files, what is not yet."""
 
@@ -81,6 +97,7 @@ class Status(msgspec.Struct, frozen=True):
     slots: list[SlotStatus]
     partitions: list[PartitionStatus]
     replicas: list[ReplicaStatus]
+    scaling: ScalingStatus
     archive: ArchiveStatus
 
 
@@ -134,6 +151,19 @@ def replica_status(replica: Replica, in_flight: int, now: float) -> ReplicaStatu
         now - replica.since,
         in_flight,
         replica.slot,
+    )
+
+
+def scaling_status(scaler: Scaler) -> ScalingStatus:
+    """The newest decision."""
+    decision = scaler.decision
+    return ScalingStatus(
+        mode=scaler.mode,
+        wanted=decision.replicas if decision else None,
+        batch_size=decision.batch_size if decision else None,
+        reason=decision.reason if decision else None,
+        ups=scaler.ups,
+        downs=scaler.downs,
     )
 
 

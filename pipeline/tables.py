@@ -102,6 +102,8 @@ def _run(run: Status) -> list[RenderableType]:
             cells = (f"{one.seconds:,.0f} s", f"{one.in_flight:,}")
             replicas.add_row(one.state, str(one.replica), *cells)
         parts.append(replicas)
+    if run.scaling.reason is not None:
+        parts.append(Text(f"scaling ({run.scaling.mode}): {run.scaling.reason}"))
     return parts
 
 

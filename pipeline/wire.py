@@ -34,6 +34,8 @@ from pipeline.ranking import Ranker, Rules
 from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_recipe
 from pipeline.rules import read_rules
 from pipeline.run import Work
+from pipeline.scale import Decide
+from pipeline.scaler import Scaler, count_of
 from pipeline.score import Model, Scorer
 from pipeline.signature import check_signature
 from pipeline.slots import Slots
@@ -261,6 +263,7 @@ def assemble(
     *,
     until_caught_up: bool,
     show: Callable[[Status], None],
+    decide: Decide,
 ) -> Work:
     """Everything that a driver drives, on a connected cluster.
 
@@ -316,7 +319,8 @@ def assemble(
         actors=actors,
         clock=clock,
         fleet=fleet,
-        replicas=0 if local else config.replicas.count,
+        scaler=Scaler(count_of(config, stored.slots), job.files.version, decide),
+        reserve=lambda count: cluster.reserve(count, config.replicas.cpus, config.replicas.gpu),
         slots=Slots(actors, clock, work, owned),
         archive=ArchiveKeeper(
             actors,

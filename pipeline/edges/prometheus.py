@@ -51,6 +51,11 @@ class _Collector:
             count = sum(1 for replica in status.replicas if replica.state == state)
             replicas.add_metric([*labels, state], count)
         yield replicas
+        if status.scaling.wanted is not None and status.scaling.batch_size is not None:
+            yield gauge("replicas_wanted", "Replicas decided upon", status.scaling.wanted)
+            yield gauge("batch_size", "Records in a batch at most", status.scaling.batch_size)
+        yield counter("scale_ups", "Decisions for more replicas", status.scaling.ups)
+        yield counter("scale_downs", "Decisions for fewer replicas", status.scaling.downs)
         yield counter("archived_rows", "Rows in visible Parquet files", status.archive.rows)
         yield counter("archived_files", "Parquet files made visible", status.archive.files)
         yield gauge(

@@ -10,10 +10,12 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from pipeline.batch import Batch
@@ -25,6 +27,7 @@ NAMESPACE = "headrace"
 # Batches in flight are a few megabytes each; what Ray takes by default is a third of the memory.
 LOCAL_STORE_BYTES = 512 << 20
 CONNECT_SECONDS = 5.0
+RESERVE_SECONDS = 60.0
 GARBAGE_THRESHOLDS = (100_000, 50, 100)
 # What every node has installed, and so is found by its name.
 INSTALLED = {"pipeline"}
@@ -167,6 +170,8 @@ class RayCluster:
                 "with `ray start --head`, or leave the address out for a local one"
             ) from problem
         self.local = not joining
+        self._reserved = 0
+        self._reserved_at = float("-inf")
 
     @property
     def cores(self) -> int:
@@ -190,8 +195,25 @@ class RayCluster:
         if module.__name__.partition(".")[0] not in INSTALLED:
             ray.cloudpickle.register_pickle_by_value(module)
 
+    def reserve(self, actors: int, cpus: float, gpus: float = 0.0) -> None:
+        """Tell Ray's autoscaler to have room for so many actors; the newest number stands.
+
+        Actors that wait are demand too, but only once they were started, and nothing keeps a node
+        for those that will start again. Ray forgets the request at no time by itself: `close`
+        takes it back, and it is made again now and then in case the head was replaced.
+        """
+        now = time.monotonic()
+        fresh = now - self._reserved_at < RESERVE_SECONDS
+        if self.local or (actors == self._reserved and fresh):
+            return
+        wanted = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+        request_resources(bundles=[wanted] * actors)
+        self._reserved, self._reserved_at = actors, now
+
     def close(self) -> None:
-        """Leave the cluster; a local one ends with it."""
+        """Leave the cluster, and leave it no request; a local one ends with it."""
+        if self._reserved:
+            request_resources(bundles=[])
         ray.shutdown()
 
 

@@ -1,6 +1,9 @@
 """Ray clusters that are not there: refused at once, with the way out."""
 
+import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -41,3 +44,43 @@ def test_a_port_that_cannot_be_is_refused() -> None:
     """Numbers beyond those of a port raise the same error as a silent one."""
     with pytest.raises(ClusterUnfit, match="nothing answers there"):
         RayCluster("127.0.0.1:99999", 1)
+
+
+ASKED = """
+import json, sys
+from ray.experimental.internal_kv import _internal_kv_get
+from pipeline.edges.ray import RayCluster
+
+def asked():
+    return json.loads(_internal_kv_get("autoscaler_resource_request", namespace=None) or "[]")
+
+cluster = RayCluster(sys.argv[1], 0)
+try:
+    before = asked()
+    cluster.reserve(3, 0.5)
+    print(json.dumps([before, asked()]))
+finally:
+    cluster.close()
+cluster = RayCluster(sys.argv[1], 0)
+print(json.dumps(asked()))
+cluster.close()
+"""
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_room_for_replicas_is_asked_of_the_autoscaler_and_given_back_at_the_end() -> None:
+    """The request stands in Ray's store while the run does, and leaves none behind."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED, address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    during, after = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    before, asked = during
+    assert before == after == []
+    assert [bundle.get("resources", bundle) for bundle in asked] == [{"CPU": 0.5}] * 3

@@ -8,7 +8,14 @@ import pytest
 
 from pipeline.edges.prometheus import Exporter
 from pipeline.errors import ConfigInvalid
-from pipeline.status import ArchiveStatus, PartitionStatus, ReplicaStatus, SlotStatus, Status
+from pipeline.status import (
+    ArchiveStatus,
+    PartitionStatus,
+    ReplicaStatus,
+    ScalingStatus,
+    SlotStatus,
+    Status,
+)
 
 STATUS = Status(
     job="fraud",
@@ -30,6 +37,7 @@ STATUS = Status(
     slots=[SlotStatus(0, "running", 1, 3, "records", 0, 4, 0.1, 1.0, 1000)],
     partitions=[PartitionStatus("fraud.events", 0, 0, 5, 12, 7, 1.5)],
     replicas=[ReplicaStatus(1, "ready", 2, 3.0, 1, None)],
+    scaling=ScalingStatus("act", 3, 256, "up from 1 to 3", 2, 1),
     archive=ArchiveStatus("running", 3, 8, 1, 2, 0, 0.5),
 )
 
@@ -51,6 +59,8 @@ def test_a_status_is_served_under_the_names_of_the_documentation():
     assert f"headrace_records_total{{{labels}}} 12.0" in text
     assert f"headrace_time_lag_seconds{{{labels}}} 1.5" in text
     assert f'headrace_replicas{{{labels},state="ready"}} 1.0' in text
+    assert f"headrace_replicas_wanted{{{labels}}} 3.0" in text
+    assert f"headrace_scale_ups_total{{{labels}}} 2.0" in text
     assert f'headrace_lag{{{labels},partition="0",topic="fraud.events"}} 7.0' in text
     assert f'headrace_dead_letters_total{{{labels},reason="decode:MalformedJson"}} 2.0' in text
     assert len(re.findall("^# HELP", text, re.MULTILINE)) >= 10

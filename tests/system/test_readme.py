@@ -249,6 +249,13 @@ def parse_config(reader: Reader, block: Block) -> None:
     assert (config.model / "1" / "model.yaml").is_file()
 
 
+def parse_scaling(reader: Reader, block: Block) -> None:
+    """The block goes into any config."""
+    job = {"job": "fraud", "model": "models/fraud", "kafka": {"bootstrap.servers": "localhost:1"}}
+    config = parse(job | yaml.safe_load(block.text), reader.folder, {})
+    assert config.replicas.max_replicas == 20
+
+
 def parse_model(reader: Reader, block: Block) -> None:
     """The block is a model.yaml, but for the sum of a model that it does not name."""
     folder = reader.folder / "models" / "shown" / "1"
@@ -272,6 +279,7 @@ RULES: dict[tuple[str, str], Callable[[Reader, Block], None]] = {
     ("python", "pyarrow.dataset"): read_flowers,
     ("python", "duckdb"): python,
     ("yaml", "job: fraud"): parse_config,
+    ("yaml", "min_replicas:"): parse_scaling,
     ("yaml", "sha256:"): parse_model,
     ("bash", "headrace run configs/recommend.yaml"): recommend,
     ("bash", "headrace dlq"): replay_letters,

@@ -207,3 +207,27 @@ def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd)
     for name in ("events", "predictions", "dead", "journal"):
         assert f"{topic_prefix}.{name}" in said
     assert "create-topics" in said
+
+
+def test_replicas_are_added_while_records_wait_and_nothing_is_lost(
+    kafka, cluster, topic_prefix, tmp_path
+):
+    """A backlog orders more than there are, and all is scored once and in order."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(
+        tmp_path,
+        topic_prefix,
+        kafka.bootstrap,
+        slots=2,
+        replicas={"max_replicas": 3, "max_time_lag": 10, "cpus": 0.1},
+        batching={"max_batch_size": 32},
+        recipe="slow:recipe",
+    )
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(6000))
+    with running(path, tmp_path, "--until-caught-up", *cluster) as process:
+        log = tmp_path / "run.log"
+        until(lambda: "up from 1 to" in log.read_text(), "replicas are ordered")
+        finished(process)
+    result = outcome(small_job.read(path), kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert_ordered(result)

@@ -138,3 +138,14 @@ def test_ids_are_unique() -> None:
     batcher.add(polled_of([(0, 0, b"x"), (0, 1, b"x")]), 0.0)
     ids = [batcher.take().id, batcher.new_id(), batcher.take().id, batcher.new_id()]
     assert len(set(ids)) == 4
+
+
+def test_batches_can_be_made_smaller_and_never_larger_than_configured() -> None:
+    """An order changes what comes next; none, or one that is too large, means the setting."""
+    batcher = made(rows=4)
+    batcher.add(polled_of([(0, n, b"x") for n in range(8)]), 0.0)
+    taken = []
+    for rows in (1, 3, 100, None):
+        batcher.resize(rows)
+        taken.append(batcher.take().rows if batcher.rows else batcher.limits.rows)
+    assert taken == [1, 3, 4, 4]

@@ -308,3 +308,15 @@ def test_the_slow_one_helps_where_the_fast_one_is_full() -> None:
         desk.submit(rows_of(number, 10 * number, 10, set()))
     desk.dispatch.send(desk.clock.monotonic())
     assert [replica for replica, _ in replicas.sent[2:]] == [1, 1, 0, 0]
+
+
+def test_a_replica_in_this_process_gets_its_batch_after_the_others() -> None:
+    """It keeps the loop while it scores, and they should have theirs by then."""
+    replicas = MemoryReplicas(score)
+    desk = Desk(replicas)
+    desk.fleet = [ReplicaRef(0, None), ReplicaRef(1, "an actor"), ReplicaRef(2, "an actor")]
+    desk.turn_orders()
+    for number in range(3):
+        desk.submit(batch_of(number, "in", [(0, number, b"x")]))
+    desk.dispatch.send(0.0)
+    assert [replica for replica, _ in replicas.sent] == [1, 2, 0]

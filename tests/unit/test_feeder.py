@@ -48,7 +48,7 @@ class World:
         batch_rows: int = 4,
         suspect_rows: int = 0,
         scoring: Callable[..., Scored] = score,
-        source: type[MemorySource] = MemorySource,
+        source: Callable[[MemoryLog, str], MemorySource] = MemorySource,
         clock: ManualClock | None = None,
     ) -> None:
         self.clock = clock or ManualClock()
@@ -437,6 +437,18 @@ def test_the_report_says_where_each_partition_stands() -> None:
     background.finish()
     (p, _) = world.turns(1).partitions
     assert (p.committed, p.oldest) == (2, None)
+
+
+def test_records_that_are_due_wait_for_replicas_also_where_they_fill_no_batch() -> None:
+    """One record and no replica is a reason to start one."""
+
+    def wait(seconds: float) -> None:
+        world.clock.advance(seconds)
+
+    world = World(batch_rows=1000, source=lambda log, topic: MemorySource(log, topic, wait))
+    world.feed(P, b"a")
+    world.orders = Orders(0.0, ())
+    assert world.turns(4).waiting_on is WaitingOn.REPLICAS
 
 
 def test_it_waits_on_replicas_only_where_records_wait_for_them() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
-from pipeline.fleet import RETIRING_SECONDS, START_FAILURES, Fleet, State
+from pipeline.fleet import RETIRING_SECONDS, START_FAILURES, Fleet, Readiness, State
 from pipeline.testing import ManualClock, MemoryActors
 
 
@@ -208,3 +208,15 @@ def test_replicas_reserve_gpus_and_isolation_replicas_none() -> None:
     assert [tag for tag, _ in actors.starts] == [("replica", 1), ("replica", 2)]
     assert actors.gpus == [0.5, 0.0]
     assert actors.builds == [build, isolated]
+
+
+def test_what_has_become_ready_is_told_once_with_its_cold_start() -> None:
+    """Ready ones are counted, starting ones have an age, isolation replicas are neither."""
+    desk = Desk()
+    desk.step(1, {0})
+    desk.clock.advance(4.0)
+    desk.hear()
+    desk.step(2, {0})
+    desk.clock.advance(1.0)
+    assert desk.fleet.readiness() == Readiness(1, (1.0,), (4.0,))
+    assert desk.fleet.readiness() == Readiness(1, (1.0,), ())

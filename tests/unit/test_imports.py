@@ -14,8 +14,8 @@ LAYERS = {
     "model_folder signature_ids signature ids decode json_types json_repair json_structs json_flat "
     "_scan forms best ranking rules score rows encode _encode capacity "
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_journal "
-    "audit_rows audit_job verification",
-    "roles": "dispatch feeder fleet slot slots archiver keeper status run",
+    "audit_rows audit_job verification demand outlook scale",
+    "roles": "dispatch feeder fleet slot slots archiver keeper scaler status run",
     "wire": "stream wire",
     "main": "signals main",
     "commands": "topics records check replay offsets submit produce view verify tables commands",

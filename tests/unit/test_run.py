@@ -25,8 +25,11 @@ from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.layout import Stored, decode, encode
+from pipeline.outlook import Policy
 from pipeline.ports import Claimed
 from pipeline.run import Driver, Work
+from pipeline.scale import decide
+from pipeline.scaler import Count, Scaler
 from pipeline.settings import parse
 from pipeline.slots import Slots
 from pipeline.slots import Work as SlotWork
@@ -80,6 +83,8 @@ class World:
         self.layout = Layout(1, SLOTS, PARTITIONS, "id", True)
         first = Stored(0, encode(self.layout, 0, 0))
         self.log.commit_offsets("fraud", dict.fromkeys(self.partitions, first))
+        self.count = Count(2)
+        self.reserved: list[int] = []
         self.actors = MemoryActors(self.clock.advance)
         self.files = MemoryFiles()
         self.until_caught_up = until_caught_up
@@ -168,7 +173,8 @@ class World:
                 actors=self.actors,
                 clock=self.clock,
                 fleet=Fleet(self.actors, self.clock, Replica, (), 1.0),
-                replicas=2,
+                scaler=Scaler(self.count, "1", decide),
+                reserve=self.reserved.append,
                 slots=Slots(self.actors, self.clock, slots, owned),
                 archive=ArchiveKeeper(
                     self.actors, self.clock, Archive(self.build_archiver, (), 7 * 86_400.0, 1)
@@ -289,6 +295,31 @@ def test_too_many_dead_letters_end_the_run_with_that_error() -> None:
     predictions, rows, dead = world.outcome()
     assert set(rows) <= set(predictions) <= set(expected(10))
     assert dead == 0
+
+
+def test_replicas_that_are_not_needed_are_given_back_while_the_stream_goes_on() -> None:
+    """The number follows the decision, the status says why, and no record is lost or repeated."""
+    world = World(until_caught_up=False)
+    world.count = Count(3, Policy(1, 3, 60.0, 5, 0.2))
+    world.feed(1)
+    fed = [1]
+
+    def go_on(status: Status) -> None:
+        if fed[0] < status.at - status.started_at:
+            world.feed(1)
+            fed[0] += 1
+        world.stop = status.scaling.downs > 0 and len(status.replicas) == 1
+
+    world.on_status = go_on
+    status = world.driver().run()
+    predictions, rows, dead = world.outcome()
+    # What was fed while it drained is for the next run.
+    assert predictions == rows == expected(len(rows) // PARTITIONS)
+    assert dead == 0
+    assert len(rows) > PARTITIONS * 60
+    assert status.scaling.wanted == 1
+    assert any("down from 3 to 1" in (one.scaling.reason or "") for one in world.statuses)
+    assert set(world.reserved) == {3, 1}
 
 
 def test_another_run_that_takes_over_ends_this_one_without_a_drain() -> None:

@@ -93,7 +93,7 @@ def test_every_key_can_be_written(tmp_path, monkeypatch):
     }
     assert config.input.event_time == "ts"
     assert config.output.parquet == tmp_path / "files"
-    assert config.replicas == Replicas(3, 1.0)
+    assert config.replicas == Replicas(3, cpus=1.0)
     assert config.roll.interval_seconds == 0.5
     assert config.metrics.port is None
     assert (config.group, config.slots, config.recipe) == ("scorers", 2, "my_module:recipe")
@@ -332,6 +332,26 @@ def test_a_batch_fits_in_a_commit():
     found = mistakes(minimal(commit={"max_rows": 1000, "max_bytes": 1000}))
     assert "commit.max_rows = 1000" in found["batching.max_batch_size"]
     assert "commit.max_bytes = 1000" in found["batching.max_batch_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("content", "setting", "says"),
+    [
+        (
+            {"replicas": {"min_replicas": 3, "max_replicas": 2}},
+            "replicas.min_replicas",
+            "more than",
+        ),
+        ({"replicas": {"min_replicas": 3}}, "replicas.min_replicas", "the number is fixed"),
+        ({"scaling": "observe"}, "scaling", "Set replicas.max_replicas"),
+        ({"scaling": "observe", "replicas": 2}, "scaling", "nothing to observe"),
+    ],
+)
+def test_the_replicas_that_follow_the_lag_have_bounds(content, setting, says):
+    """The least is not above the most, and without a most the number is fixed."""
+    found = mistakes(minimal(**content))
+    assert set(found) == {setting}
+    assert says in found[setting]
 
 
 def test_the_group_is_not_the_archivers():

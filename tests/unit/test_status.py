@@ -5,6 +5,8 @@ from pathlib import Path
 from pipeline.batch import Partition
 from pipeline.control import ArchiveReport, PartitionReport, Report, WaitingOn
 from pipeline.keeper import Archive, ArchiveKeeper
+from pipeline.scale import decide
+from pipeline.scaler import Count, Scaler
 from pipeline.settings import parse
 from pipeline.slot import Slot
 from pipeline.status import (
@@ -14,6 +16,7 @@ from pipeline.status import (
     encode,
     line,
     partition_statuses,
+    scaling_status,
     slot_status,
     summary,
 )
@@ -71,6 +74,7 @@ def whole() -> Status:
         slots=[slot_status(slot)],
         partitions=partition_statuses(report(item), {("in", 3): 30}, 5.0),
         replicas=[],
+        scaling=scaling_status(Scaler(Count(2), "1", decide)),
         archive=archive_status(keeper()),
     )
 

@@ -1,0 +1,1 @@
+"""How many replicas, compared: one simulator, demand traces, and the policies of others."""

@@ -1,0 +1,40 @@
+"""A recipe whose replicas take a known time and no processor: they wait instead of computing.
+
+It imports nothing of this folder, because it travels to the replicas by value.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.capacity import ServiceTime
+from pipeline.model import ModelFiles, Signature
+from pipeline.recipe import Decoded, Recipe, Values
+
+# Of a batch of 32: a third of a second, and so 100 records per second.
+SERVICE = ServiceTime(0.080, 0.0075)
+# What a replica waits before it is ready, beside what Ray takes.
+START_SECONDS = 10.0
+
+
+def recipe(_files: ModelFiles, signature: Signature) -> Recipe:
+    """Wait as long as a cold start takes; its batches then wait as long as `SERVICE` says."""
+    time.sleep(START_SECONDS)
+    ((name, tensor),) = signature.inputs.items()
+    assert tensor.width is not None
+    width = tensor.width
+
+    def decode(values: Values) -> Decoded:
+        time.sleep(SERVICE.seconds(len(values)))
+        return Decoded([b""] * len(values), np.arange(len(values)), ())
+
+    def feeds(events: Any) -> dict[str, Any]:
+        return {name: np.zeros((len(events), width), np.float32)}
+
+    def rows(_events: Any, outputs: dict[str, Any]) -> dict[str, Any]:
+        (scores,) = outputs.values()
+        return {"score": scores[:, 0]}
+
+    return Recipe(decode, feeds, rows, (pa.field("score", pa.float32()),))
