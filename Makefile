@@ -3,11 +3,12 @@ PYTHON ?= python3
 BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
+COMPILED := setup.py $(wildcard pipeline/*.h pipeline/*.cpp pipeline/edges/kafka/*.cpp)
 
 .PHONY: setup lint test test-faults demo demo-recommend bench bench-scaling bench-scaling-real up
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(COMPILED)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
