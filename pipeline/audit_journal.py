@@ -1,12 +1,15 @@
 """What must be true of one journal partition, and of the files that are made of it.
 
 Chunks are whole with their commit record, which adds up; commits of one owner follow each other,
-and an owner's epoch is above its predecessor's; rows stand in their commit's spans and in order.
+and an owner's epoch is above its predecessor's; rows stand in their chunk's spans and in order.
+Without a fence the records of two writers mix: there each chunk and each commit record counts by
+itself, in what it continues of the offsets before.
+
 Between two boundaries lie the rows of one file: once the archiver's progress is beyond the second
 one the file is there, before the second one is committed it is not, and it holds just these rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -14,13 +17,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline import journal
+from pipeline import audit_chunks, journal
 from pipeline.anomaly import Anomaly
 from pipeline.audit import Audit
+from pipeline.audit_chunks import Chunks
 from pipeline.audit_files import FilesAudit, by_partition
 from pipeline.books import JOURNAL, Book
 from pipeline.contents import digests, of_table
-from pipeline.schema import STANDARD
 
 # What a reset writes to each journal partition, and what a new owner writes first.
 BEGINNINGS = {journal.HANDOVER, journal.OFFSETS}
@@ -61,28 +64,27 @@ class JournalAudit:
         self._begins: float = inf if cut else 0
         self._owner = _Owner()
         self._accepted = _Accepted()
-        # By writer and sequence: offsets and bodies. Bounded by a commit, and under at_least_once
-        # by those that dead writers left between two boundaries.
-        self._chunks: dict[tuple[str, int], list[tuple[int, bytes]]] = {}
+        # By writer and sequence, until the commit record. Bounded by a commit, and under
+        # at_least_once by those that dead writers left between two boundaries.
+        self._chunks: dict[tuple[str, int], Chunks] = {}
 
     # -- records ---------------------------------------------------------------------------------
 
     def record(self, offset: int, key: bytes | None, value: bytes | None) -> None:
         """Take in the record at a journal offset."""
         try:
-            kind = journal.read_key(key or b"")
-            if kind.kind == journal.ROLL:
+            said = journal.read_key(key or b"")
+            if said.kind == journal.ROLL:
                 self._roll(offset, journal.read_roll(value or b""))
-            elif kind.kind == journal.COMMIT:
+            elif said.kind == journal.COMMIT:
                 commit = journal.read_commit(value or b"")
                 if self._takes(offset, commit.layout) and not self._waiting:
                     self._commit(offset, commit)
-            elif kind.kind == journal.CHUNK:
-                if not self._waiting:
-                    waiting = self._chunks.setdefault((kind.writer, kind.sequence), [])
-                    waiting.append((offset, value or b""))
+            elif said.kind == journal.CHUNK:
+                if self._takes(offset, said.layout) and not self._waiting:
+                    self._chunk(offset, said, value or b"")
             else:
-                self._add(Anomaly.INVENTED, offset, f"is of no known kind: {kind.kind!r}")
+                self._add(Anomaly.INVENTED, offset, f"is of no known kind: {said.kind!r}")
         except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
             self._add(Anomaly.INVENTED, offset, f"is none of headrace's: {problem}")
 
@@ -111,9 +113,7 @@ class JournalAudit:
         if self._waiting:
             self._waiting, self._begins = False, offset
             self._begin(roll)
-        if self._audit.promise.exactly_once:
-            self._leftovers(offset)
-        self._chunks.clear()
+        self._leftovers()
         self._files.boundary(offset)
         self._owned(offset, roll.writer, roll.epoch, claim=roll.reason in CLAIMS)
         for name, position in roll.positions.items():
@@ -159,14 +159,35 @@ class JournalAudit:
             )
             self._add(Anomaly.STALE_EPOCH, offset, text)
 
-    # -- commits ---------------------------------------------------------------------------------
+    # -- chunks and commits ----------------------------------------------------------------------
+
+    def _chunk(self, offset: int, key: journal.Key, body: bytes) -> None:
+        accepted = self._accept(key.spans)
+        if not self._audit.promise.exactly_once:
+            self._cover(accepted)
+        chunks = self._chunks.setdefault((key.writer, key.sequence), Chunks(offset))
+        try:
+            table = audit_chunks.read(body)
+        except (pa.ArrowException, KeyError) as problem:
+            chunks.add(key, 0)
+            self._add(Anomaly.TORN, offset, f"is no whole chunk: {problem}")
+            return
+        chunks.add(key, table.num_rows)
+        answered = {number: (low, high) for number, low, high in key.spans}
+        if strange := table.num_rows - audit_chunks.within(table, answered).num_rows:
+            text = f"holds {strange} rows beyond the spans of its key"
+            self._add(Anomaly.INVENTED, offset, text)
+        taken = audit_chunks.within(table, accepted)
+        if taken.num_rows:
+            self._rows(offset, taken)
+            self._files.expect(offset, key.date, taken)
 
     def _commit(self, offset: int, commit: journal.CommitRecord) -> None:
         audit, strict = self._audit, self._audit.promise.exactly_once
-        chunks = self._chunks.pop((commit.writer, commit.sequence), [])
+        chunks = self._chunks.pop((commit.writer, commit.sequence), Chunks(offset))
         self._owned(offset, commit.writer, commit.epoch, claim=False)
         if strict:
-            self._leftovers(offset)
+            self._leftovers()
             if commit.sequence <= self._owner.sequence:
                 text = f"has sequence {commit.sequence} after {self._owner.sequence}"
                 self._add(Anomaly.STALE_EPOCH, offset, text)
@@ -177,74 +198,40 @@ class JournalAudit:
         if commit.topic != audit.promise.input_topic:
             self._add(Anomaly.MISMATCHED, offset, f"is of topic {commit.topic}")
             return
-        whole = len(chunks) == commit.chunks
-        accepted = self._accept(commit) if whole or strict else {}
-        if not whole:
-            # Without a fence a commit may lie among the chunks of a dead writer's flush.
-            if strict:
-                text = f"has {len(chunks)} chunks of {commit.chunks}"
-                self._add(Anomaly.TORN, offset, text)
-            return
-        for number, _, following in commit.spans:
+        if chunks.count == commit.chunks:
+            for anomaly, text in chunks.differences(commit):
+                self._add(anomaly, offset, text)
+        elif strict:
+            # Without a fence a successor's boundary may have come between.
+            text = f"has {chunks.count} chunks of {commit.chunks}"
+            self._add(Anomaly.TORN, offset, text)
+        for number, first, following in commit.spans:
             if number not in audit.books:
                 text = f"covers partition {number}, which the input does not have"
                 self._add(Anomaly.INVENTED, offset, text)
                 continue
-            book = audit.books[number]
-            book.ended(following, commit.epoch)
-            if number not in accepted:
-                continue
-            book.cover(*accepted[number])
+            audit.books[number].ended(following, commit.epoch)
             if commit.dead:
-                book.may_be_dead.add_range(*accepted[number])
-        rows = sum(self._chunk(at, body, commit, accepted) for at, body in chunks)
-        if rows != commit.rows_out:
-            text = f"counts {commit.rows_out} rows, its chunks hold {rows}"
-            self._add(Anomaly.TORN, offset, text)
+                audit.books[number].may_be_dead.add_range(first, following)
+        self._cover(self._accept(commit.spans))
 
-    def _accept(self, commit: journal.CommitRecord) -> dict[int, tuple[int, int]]:
+    def _cover(self, accepted: Mapping[int, tuple[int, int]]) -> None:
+        for number, (first, following) in accepted.items():
+            if number in self._audit.books:
+                self._audit.books[number].cover(first, following)
+
+    def _accept(self, spans: Sequence[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
         """The part of each span that continues what came before; all of it, where rows are fenced.
 
-        Gaps and overlaps between commits are found when all journal partitions are known.
+        Under exactly_once gaps and overlaps of commits are found when all partitions are known.
         """
         due, accepted = self._accepted.due, {}
-        for number, first, following in commit.spans:
+        for number, first, following in spans:
             begin = first if self._audit.promise.exactly_once else due.get(number, first)
             if first <= begin < following:
                 accepted[number] = (begin, following)
                 due[number] = following
         return accepted
-
-    def _chunk(
-        self,
-        offset: int,
-        body: bytes,
-        commit: journal.CommitRecord,
-        accepted: Mapping[int, tuple[int, int]],
-    ) -> int:
-        """Take in a chunk; returns its rows, accepted or not."""
-        try:
-            table = journal.read_chunk(body)
-            by_number = by_partition(table)
-            table.select([field.name for field in STANDARD])
-        except (pa.ArrowException, KeyError) as problem:
-            self._add(Anomaly.TORN, offset, f"is no whole chunk: {problem}")
-            return 0
-        spans = {number: (first, following) for number, first, following in commit.spans}
-        keep = np.zeros(table.num_rows, np.bool_)
-        partitions = table["partition"].to_numpy()
-        for number, offsets in by_number.items():
-            first, following = spans.get(number, (0, 0))
-            if not ((offsets >= first) & (offsets < following)).all():
-                text = f"holds rows of partition {number} beyond its commit's span"
-                self._add(Anomaly.INVENTED, offset, text)
-            low, high = accepted.get(number, (0, 0))
-            keep[partitions == number] = (offsets >= low) & (offsets < high)
-        taken = table if keep.all() else table.filter(pa.array(keep))
-        if taken.num_rows:
-            self._rows(offset, taken)
-            self._files.expect(offset, commit.date, taken)
-        return int(table.num_rows)
 
     def _rows(self, offset: int, table: pa.Table) -> None:
         said = digests(of_table(table))
@@ -267,14 +254,16 @@ class JournalAudit:
                 JOURNAL, offsets[~again], mine[~again], self._number, [offset] * len(offsets)
             )
 
-    def _leftovers(self, offset: int) -> None:
-        for writer, sequence in self._chunks:
-            text = f"follows chunks of commit {sequence} of {writer[:8]} that have no commit record"
-            self._add(Anomaly.TORN, offset, text)
+    def _leftovers(self) -> None:
+        """Forget chunks whose commit record cannot come any more, or need not."""
+        if self._audit.promise.exactly_once:
+            for (writer, sequence), chunks in self._chunks.items():
+                text = f"is a chunk of commit {sequence} of {writer[:8]}, which has no record"
+                self._add(Anomaly.TORN, chunks.offset, text)
         self._chunks.clear()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Nothing more comes: what has begun there may be a commit that is being made."""
         self._files.end()
         if self._accepted.layout < self._audit.generation:
             self._begins, self.cut = inf, False

@@ -54,9 +54,9 @@ class Book:
     cut: int = 0
 
     def began(self, offset: int) -> None:
-        """Take in where an owner or a commit began; the job began at the first."""
+        """Take in where an owner began; the job began at the first."""
         self.stands |= offset == self.committed
-        self.start = offset if self.start is None else min(self.start, offset)
+        self._starts(offset)
 
     def ended(self, offset: int, epoch: int) -> None:
         """Take in where a commit ended, whether its rows were taken or not."""
@@ -64,12 +64,15 @@ class Book:
             self.stands, self.epoch = True, epoch
 
     def cover(self, first: int, following: int) -> None:
-        """Take in what was taken of one span of a commit."""
-        self.began(first)
+        """Take in what was taken of one span of a commit or of a chunk."""
+        self._starts(first)
         if self.spans and self.spans[-1][1] == first:
             self.spans[-1][1] = following
         else:
             self.spans.append([first, following])
+
+    def _starts(self, offset: int) -> None:
+        self.start = offset if self.start is None else min(self.start, offset)
 
     def breaks(self) -> Iterator[tuple[int, int]]:
         """Where spans do not continue each other: how far they came, where the next one begins."""

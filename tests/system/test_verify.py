@@ -4,6 +4,7 @@ One finished job serves all. A break is planted in a copy: of the folder, or of 
 job's config then names; the journal and the input are only broken by the last tests.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -29,6 +30,8 @@ from pipeline.cli import main
 from pipeline.edges import kafka_python
 
 PARTITIONS, SECONDS = 4, 120.0
+# Three audits beside a run on a machine that others use as well: a minute where it is idle.
+RUNNING_SECONDS = 600.0
 OK, BROKEN, UNKNOWN = 0, 1, 6
 
 
@@ -379,12 +382,15 @@ def test_a_job_that_has_not_run_is_not_checkable(finished, tmp_path, topic_prefi
     assert "the job has not run" in capsys.readouterr().err
 
 
+# kafka-python leaves the socket of a refused connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_no_broker_is_not_an_anomaly(tmp_path, topic_prefix, capsys, monkeypatch):
     """The exit code for anomalies is not that of a broker which does not answer."""
     monkeypatch.setattr(kafka_python, "BOOTSTRAP_MS", 500)
     config = small_job.make(tmp_path, topic_prefix, "127.0.0.1:1")
     assert main(["verify", str(config)]) == UNKNOWN
     assert "connecting" in capsys.readouterr().err
+    gc.collect()
 
 
 def test_a_running_job_is_verified_up_to_its_commits(finished, topic_prefix, tmp_path):
@@ -405,32 +411,35 @@ def test_a_running_job_is_verified_up_to_its_commits(finished, topic_prefix, tmp
     def feed():
         producer = Producer({"bootstrap.servers": finished.bootstrap})
         while not stop.wait(0.1):
-            for key, value, number in records(200):
+            for key, value, number in records(20):
                 producer.produce(f"{topic_prefix}.events", value, key, number)
             producer.flush(SECONDS)
 
     feeding = threading.Thread(target=feed)
     command = [sys.executable, "-m", "pipeline.cli", "verify", str(config), "--json"]
-    seen = []
+    seen, known, deadline = [], set(), time.monotonic() + RUNNING_SECONDS
     with subprocess.Popen(run_arguments(config), env=environment()) as running:
         feeding.start()
         try:
-            deadline = time.monotonic() + SECONDS
             while len(seen) < 3:
+                while (files := set((tmp_path / "out" / topic_prefix).rglob("*.parquet"))) == known:
+                    assert running.poll() is None
+                    assert time.monotonic() < deadline
+                    stop.wait(0.2)
+                known = files
                 done = subprocess.run(
                     command, env=environment(), stdout=subprocess.PIPE, check=False
                 )
-                said = json.loads(done.stdout) if done.stdout else None
-                if said is not None and said["files"]:
-                    assert (done.returncode, said["anomalies"]) == (OK, [])
-                    seen.append(sum(one["next"] for one in said["partitions"]))
-                assert time.monotonic() < deadline
-                assert running.poll() is None
+                said = json.loads(done.stdout)
+                assert (done.returncode, said["anomalies"]) == (OK, [])
+                at = sum(one["next"] for one in said["partitions"])
+                if at not in seen:
+                    seen.append(at)
         finally:
             stop.set()
             feeding.join()
             running.terminate()
-    assert seen == sorted(set(seen)), "it has gone on meanwhile"
+    assert seen == sorted(seen), "it goes on, and nothing is taken back"
     done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=False)
     assert (done.returncode, json.loads(done.stdout)["result"]) == (OK, "ok")
 

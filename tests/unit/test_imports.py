@@ -13,8 +13,8 @@ LAYERS = {
     "topology settings document kafka_keys shapes explain scaffold model_reader model_ids "
     "model_folder signature_ids signature ids decode json_types json_repair json_structs json_flat "
     "_scan forms best ranking rules score rows encode _encode capacity "
-    "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_journal "
-    "audit_rows audit_job verification demand outlook scale",
+    "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_chunks "
+    "audit_journal audit_rows audit_job verification demand outlook scale",
     "roles": "dispatch feeder fleet slot slots archiver keeper scaler status run",
     "wire": "stream wire",
     "main": "signals main",
