@@ -243,6 +243,9 @@ class IdempotentSink:
         self._producer = Producer(
             {
                 **producer_settings(settings, queue_rows, largest_record),
+                # A chunk that timed out must end the producer: a commit record delivered behind it
+                # would answer for rows that the journal does not hold.
+                "enable.gapless.guarantee": True,
                 "delivery.report.only.error": True,
                 "on_delivery": self._on_delivery,
                 "error_cb": _ignore,
