@@ -78,6 +78,8 @@ def running(config, tmp_path, *flags):
             if process.poll() is None:
                 process.kill()
             process.wait()
+            # Shown where the test fails.
+            print((tmp_path / "run.log").read_text(errors="replace"))
 
 
 def until(condition, what):

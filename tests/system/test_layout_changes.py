@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import pytest
 import small_job
 import yaml
 from audit import assert_exactly_once, assert_ordered, outcome
@@ -127,6 +128,7 @@ def test_offsets_are_set_anew_under_a_run_which_ends(
     assert sorted(result.parquet) == sorted(result.predictions)
 
 
+@pytest.mark.long
 def test_a_gap_is_skipped_only_when_it_is_asked_for(
     kafka, cluster, topic_prefix, tmp_path, capfd, monkeypatch
 ):
@@ -155,6 +157,7 @@ def test_a_gap_is_skipped_only_when_it_is_asked_for(
     assert_exactly_once(outcome(config, kafka.bootstrap), set(places) - lost)
 
 
+@pytest.mark.long
 def test_offsets_of_kafkas_own_tool_get_their_metadata_back(
     kafka, cluster, topic_prefix, tmp_path, capfd
 ):

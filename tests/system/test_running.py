@@ -209,6 +209,7 @@ def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd)
     assert "create-topics" in said
 
 
+@pytest.mark.long
 def test_replicas_are_added_while_records_wait_and_nothing_is_lost(
     kafka, cluster, topic_prefix, tmp_path
 ):

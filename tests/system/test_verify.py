@@ -393,6 +393,7 @@ def test_no_broker_is_not_an_anomaly(tmp_path, topic_prefix, capsys, monkeypatch
     gc.collect()
 
 
+@pytest.mark.long
 def test_a_running_job_is_verified_up_to_its_commits(finished, topic_prefix, tmp_path):
     """While it scores, whatever is committed holds, again and again."""
     counts = {"events": PARTITIONS, "predictions": PARTITIONS, "dead": 1, "journal": PARTITIONS}
