@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+import runs
 import small_job
 from confluent_kafka import Producer
 from proxy import Proxy
@@ -184,15 +184,7 @@ class Run:
 
     def actors(self, role: str) -> list[int]:
         """Process ids of its actors of one role, and of those that a killed driver has just left."""
-        found = []
-        for child in psutil.Process(self._head).children(recursive=True):
-            try:
-                title = " ".join(child.cmdline())
-            except psutil.Error:
-                continue
-            if title.startswith(f"ray::{role}"):
-                found.append(child.pid)
-        return found
+        return runs.actors(self._head, role)
 
     def wait(self, expected: int = 0) -> None:
         """Wait for its end."""

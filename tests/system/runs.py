@@ -89,10 +89,10 @@ def until(condition, what):
         time.sleep(0.2)
 
 
-def actors(process, role):
-    """Process ids of the run's actors of one role."""
+def actors(pid, role):
+    """Process ids of the actors of one role below a process: a run's driver, or a Ray head."""
     found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
+    for child in psutil.Process(pid).children(recursive=True):
         try:
             title = " ".join(child.cmdline())
         except psutil.Error:

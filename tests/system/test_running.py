@@ -133,8 +133,8 @@ def test_whoever_dies_is_replaced_and_nothing_is_lost(kafka, topic_prefix, tmp_p
     with running(path, tmp_path) as process:
         for role in roles:
             places += produce(kafka.bootstrap, f"{topic_prefix}.events", good(3000))
-            until(lambda role=role: actors(process, role), f"there is a {role}")
-            victim = actors(process, role)[0]
+            until(lambda role=role: actors(process.pid, role), f"there is a {role}")
+            victim = actors(process.pid, role)[0]
             places += produce(kafka.bootstrap, f"{topic_prefix}.events", good(1000))
             os.kill(victim, signal.SIGKILL)
             wanted = len(places)
