@@ -47,10 +47,13 @@ class Commit:
     roll_after: str | None
 
 
-def records(commit: Commit, target: Target) -> Iterator[Outgoing]:
-    """Predictions, dead letters and journal records, made while they are produced."""
-    for part in commit.parts:
-        yield from predictions(part, target)
+def records(
+    commit: Commit, target: Target, *, predictions_sent: bool = False
+) -> Iterator[Outgoing]:
+    """Predictions unless they were sent before, dead letters and journal, made while produced."""
+    if not predictions_sent:
+        for part in commit.parts:
+            yield from predictions(part, target)
     dead = [letter for part in commit.parts for letter in _dead_letters(part, target)]
     if dead:
         keys, values, headers = zip(*dead, strict=True)

@@ -5,14 +5,14 @@ the turn. Errors of the commit in the background are raised again at the loop's 
 """
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pipeline.batch import Partition, Settled
+from pipeline.batch import Outgoing, Partition, Settled
 from pipeline.batcher import Batcher
-from pipeline.commit import Commit, Target, records
+from pipeline.commit import Commit, Target, predictions, records
 from pipeline.config import CommitPolicy, DeadLetters, Roll
 from pipeline.control import Orders, Report, WaitingOn
 from pipeline.dispatch import Dispatch
@@ -33,6 +33,7 @@ QUIET_COMMIT_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 3600.0
 
 Background: TypeAlias = Callable[[Callable[[], None]], Future[None]]
+Send: TypeAlias = Callable[[Iterable[Outgoing]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,11 @@ class _Writing:
 
 
 class Feeder:
-    """Owns the side effects of its partitions; created after the claim, used by one thread."""
+    """Owns the side effects of its partitions; created after the claim, used by one thread.
+
+    `send_ahead` sends predictions before their commit, as soon as they are settled; it is None
+    where only a commit may show them.
+    """
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class Feeder:
         suspect_rows: int,
         source: Source,
         sink: Sink,
+        send_ahead: Send | None,
         batcher: Batcher,
         dispatch: Dispatch,
         policies: Policies,
@@ -74,6 +80,9 @@ class Feeder:
         self._target = target
         self._source = source
         self._sink = sink
+        self._send_ahead = send_ahead
+        # Bounded with the ledger, which counts them until they are committed.
+        self._sent: list[Settled] = []
         self._batcher = batcher
         self._dispatch = dispatch
         self._policies = policies
@@ -142,6 +151,7 @@ class Feeder:
         waiting_on = self._waiting_on(full, now)
         may_poll = not (drain or full or self._batcher.full)
         self._collect(0.0 if may_poll else BLOCKED_SECONDS)
+        self._send()
         self._start_commit(drain, now)
         if may_poll:
             timeout = POLL_SECONDS if self._dispatch.idle else BUSY_POLL_SECONDS
@@ -185,6 +195,14 @@ class Feeder:
             self._ledger.settle(answer)
             self._dead_ratio.take(answer)
 
+    def _send(self) -> None:
+        """Send predictions ahead; not while a commit waits until all that was sent has arrived."""
+        if self._send_ahead is None or self._writing is not None:
+            return
+        for part in self._ledger.take():
+            self._send_ahead(predictions(part, self._target))
+            self._sent.append(part)
+
     def _start_commit(self, drain: bool, now: float) -> None:
         if self._writing is not None:
             return
@@ -193,7 +211,7 @@ class Feeder:
         large = self._ledger.rows >= policy.max_rows or self._ledger.nbytes >= policy.max_bytes
         if not (drain or large or age * 1000 >= policy.interval_ms):
             return
-        parts = self._ledger.take()
+        parts = (*self._sent, *self._ledger.take())
         positions = self._ledger.positions()
         roll = self._policies.roll
         if not parts:
@@ -234,10 +252,12 @@ class Feeder:
         commit = Commit(
             self._sequence, parts, self._progress.committed, positions, date, before, after
         )
-        target, sink = self._target, self._sink
+        self._sent.clear()
+        target, sink, sent = self._target, self._sink, self._send_ahead is not None
 
         def write() -> None:
-            sink.write(records(commit, target), commit.positions, commit.sequence)
+            made = records(commit, target, predictions_sent=sent)
+            sink.write(made, commit.positions, commit.sequence)
 
         self._last_commit = now
         self._writing = _Writing(commit, self._background(write), now)

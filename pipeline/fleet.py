@@ -19,6 +19,10 @@ log = logging.getLogger("headrace.fleet")
 # A model that cannot be opened fails each time; a node that goes away does not.
 START_FAILURES = 3
 STARTING_WARNING_SECONDS = 30.0
+# A start that hangs looks like one that waits for a node or loads a large model. So it is ordered
+# anew after the first, which loses little, and each time it is given twice as long.
+STARTING_SECONDS = 60.0
+LONGEST_STARTING_SECONDS = 960.0
 # Turns that were queued before it retired may still send to it.
 RETIRING_SECONDS = 2.0
 
@@ -89,6 +93,7 @@ class Fleet:
         self._ids = itertools.count(1)
         self._replicas: dict[int, Replica] = {}
         self._failures = 0
+        self._patience = STARTING_SECONDS
         self._cold_starts: list[float] = []
         self.replaced = 0
 
@@ -98,6 +103,7 @@ class Fleet:
         `in_flight` counts batches by replica over all feeders: one that retires ends at none.
         """
         now = self._clock.monotonic()
+        self._give_up(now)
         shared = [r for r in self._replicas.values() if r.slot is None and _serves(r)]
         for _ in range(wanted - len(shared)):
             self._start(None, now)
@@ -126,12 +132,26 @@ class Fleet:
         handle = self._actors.start(tag, build, *self._args, cpus=cpus, gpus=gpus)
         self._replicas[number] = Replica(number, handle, slot, now)
 
+    def _give_up(self, now: float) -> None:
+        """End starts that take too long; others are ordered in their place."""
+        starting = [r for r in self._replicas.values() if r.state is State.STARTING]
+        late = [replica for replica in starting if now - replica.since > self._patience]
+        for replica in late:
+            log.warning(
+                "replica %d is ordered anew: it has not started within %.0f s",
+                replica.id,
+                self._patience,
+            )
+            self._end(replica)
+        if late:
+            self._patience = min(2 * self._patience, LONGEST_STARTING_SECONDS)
+
     def _warn(self, replica: Replica, now: float) -> None:
         if not replica.warned and now - replica.since > STARTING_WARNING_SECONDS:
             replica.warned = True
             log.warning(
-                "replica %d has waited %.0f s for %g CPU and %g GPU: the cluster has none free. "
-                "Add nodes, or set replicas.cpus or replicas.gpu lower",
+                "replica %d has not started for %.0f s. Where the cluster has no %g CPU and %g GPU "
+                "free, add nodes, or set replicas.cpus or replicas.gpu lower",
                 replica.id,
                 now - replica.since,
                 self._cpus,
@@ -152,6 +172,7 @@ class Fleet:
             return
         if error is None:
             self._failures = 0
+            self._patience = STARTING_SECONDS
             replica.pid = pid
             if replica.state is State.STARTING:
                 now = self._clock.monotonic()

@@ -56,7 +56,7 @@ class Source(Protocol):
         """Start reading each partition at its position; called once, before the first poll."""
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """At most `max_records`; waits at most `timeout` seconds, less once they are there.
+        """What is there once a first record is, `max_records` at most; waits `timeout` seconds.
 
         Raises ClusterUnfit where a position is out of the log's range or the topic is gone.
         """

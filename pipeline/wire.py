@@ -26,7 +26,7 @@ from pipeline.control import Assignment, ReplicaRef
 from pipeline.decode import DECODERS
 from pipeline.dispatch import Dispatch
 from pipeline.errors import ConfigInvalid, Mistake
-from pipeline.feeder import Feeder, Policies
+from pipeline.feeder import Feeder, Policies, Send
 from pipeline.fleet import Fleet
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.ports import Answer, Claimed, Replicas, Sink
@@ -175,7 +175,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 
     config = job.config
     writer = uuid.uuid4().hex
-    sink = _sink(job, assignment.slot)
+    sink, send_ahead = _sink(job, assignment.slot)
 
     def opening(claimed: Claimed) -> list[Outgoing]:
         positions = claimed.positions
@@ -203,6 +203,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
         suspect_rows=assignment.suspect_rows,
         source=source,
         sink=sink,
+        send_ahead=send_ahead,
         batcher=batcher,
         dispatch=Dispatch(replicas, empty, batcher.new_id, assignment.seconds_per_row),
         policies=Policies(config.commit, config.roll, config.dead_letters),
@@ -213,7 +214,8 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
     )
 
 
-def _sink(job: Job, slot: int) -> Sink:
+def _sink(job: Job, slot: int) -> tuple[Sink, Send | None]:
+    """A slot's sink, and how predictions are sent ahead of their commit where they may be."""
     from pipeline.edges.kafka.clients import transactional_id
     from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
 
@@ -222,9 +224,10 @@ def _sink(job: Job, slot: int) -> Sink:
     queue_rows = 4 * config.commit.max_rows
     largest = job.dead_value_bytes + topology.DEAD_LETTER_OVERHEAD
     if config.delivery == "at_least_once":
-        return IdempotentSink(config.kafka, config.group, queue_rows, largest)
+        sink = IdempotentSink(config.kafka, config.group, queue_rows, largest)
+        return sink, sink.send
     name = transactional_id(config.group, slot)
-    return TransactionalSink(config.kafka, config.group, name, queue_rows, largest)
+    return TransactionalSink(config.kafka, config.group, name, queue_rows, largest), None
 
 
 def _target(job: Job, assignment: Assignment, epoch: int, writer: str) -> Target:

@@ -185,6 +185,11 @@ class MemoryIdempotentSink:
         self.write(opening(claimed), claimed.positions, 0)
         return claimed
 
+    def send(self, records: Iterable[Outgoing]) -> None:
+        """Append ahead of the commit."""
+        assert self._layout is not None, "written before the claim"
+        _append(self._log, records, None)
+
     def write(
         self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
     ) -> None:

@@ -6,7 +6,7 @@ What Kafka holds is read by kafka-python: a writer is not checked with its own l
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pytest
 
@@ -25,6 +25,9 @@ PATIENCE_SECONDS = 20.0
 pytestmark = pytest.mark.filterwarnings("ignore:(read_text|open_text|contents) is deprecated")
 
 
+Idempotent: TypeAlias = MemoryIdempotentSink | IdempotentSink
+
+
 class World(Protocol):
     """Topics `input`, `output` of two partitions each, and the offsets of one group."""
 
@@ -34,7 +37,7 @@ class World(Protocol):
 
     def sink(self) -> Sink: ...
 
-    def idempotent(self) -> Sink: ...
+    def idempotent(self) -> Idempotent: ...
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None: ...
 
@@ -58,7 +61,7 @@ class MemoryWorld:
     def sink(self) -> Sink:
         return MemorySink(self.log, self.group, "job.0000")
 
-    def idempotent(self) -> Sink:
+    def idempotent(self) -> Idempotent:
         return MemoryIdempotentSink(self.log, self.group)
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None:
@@ -91,7 +94,7 @@ class KafkaWorld:
     def sink(self) -> Sink:
         return TransactionalSink(self.settings, self.group, f"{self.group}.0000", 1000)
 
-    def idempotent(self) -> Sink:
+    def idempotent(self) -> Idempotent:
         return IdempotentSink(self.settings, self.group, 1000)
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None:
@@ -129,7 +132,7 @@ class KafkaWorld:
         place = TopicPartition(self.output, number)
         consumer.assign([place])
         consumer.seek_to_beginning(place)
-        end = consumer.end_offsets([place])[place]
+        end = self._settled_end(consumer, place)
         found: list[bytes | None] = []
         deadline = time.monotonic() + PATIENCE_SECONDS
         while consumer.position(place) < end:
@@ -138,6 +141,18 @@ class KafkaWorld:
                 found += [record.value for record in records]
         consumer.close()
         return found
+
+    def _settled_end(self, consumer: Any, place: Any) -> int:
+        """The end once no transaction is open: markers follow a commit a little later."""
+        from kafka import KafkaConsumer
+
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with contextlib.closing(KafkaConsumer(bootstrap_servers=self.bootstrap)) as reader:
+            while (end := consumer.end_offsets([place])[place]) < reader.end_offsets([place])[
+                place
+            ]:
+                assert time.monotonic() < deadline
+            return int(end)
 
     def grow(self, partitions: int) -> None:
         from confluent_kafka.admin import AdminClient, NewPartitions
@@ -204,6 +219,12 @@ def out(world: World, *values: bytes, number: int | None = 0) -> Outgoing:
 
 def claimed(world: World, sinks: list[Sink]) -> tuple[Sink, Claimed]:
     sink = world.sink()
+    sinks.append(sink)
+    return sink, sink.claim(assignment(world), lambda _: [])
+
+
+def idempotent(world: World, sinks: list[Sink]) -> tuple[Idempotent, Claimed]:
+    sink = world.idempotent()
     sinks.append(sink)
     return sink, sink.claim(assignment(world), lambda _: [])
 
@@ -355,6 +376,34 @@ def test_an_idempotent_write_is_durable_with_its_offsets(world: World, sinks: li
     assert (positions(world), epochs(world)) == ([5, 3], {(1, 1)})
 
 
+def test_what_was_sent_ahead_is_durable_with_the_next_write(
+    world: World, sinks: list[Sink]
+) -> None:
+    """It is there before the offsets that answer for it, and in front of what follows it."""
+    start(world)
+    sink, _ = idempotent(world, sinks)
+    sink.send([out(world, b"a"), out(world, b"c", number=1)])
+    sink.write([out(world, b"b")], at(world, 2, 1), 1)
+    assert (world.values(0), world.values(1)) == ([b"a", b"b"], [b"c"])
+    assert positions(world) == [2, 1]
+
+
+def test_what_was_sent_ahead_and_is_refused_fails_the_next_write(
+    world: World, sinks: list[Sink]
+) -> None:
+    """No offset is committed over a record that did not arrive."""
+    start(world)
+    sink, _ = idempotent(world, sinks)
+
+    def go_on() -> None:
+        sink.send([out(world, b"x" * 2_000_000)])
+        sink.write([out(world, b"b")], at(world, 1, 0), 1)
+
+    with pytest.raises(ClusterUnfit):
+        go_on()
+    assert positions(world) == [0, 0]
+
+
 def test_nothing_fences_an_idempotent_sink(world: World, sinks: list[Sink]) -> None:
     """A zombie's write stands: the archive drops it by offsets, as its module says."""
     start(world)
@@ -372,9 +421,8 @@ def test_offsets_without_metadata_are_taken_where_nothing_fences(
 ) -> None:
     """Some brokers keep none; at least once needs none."""
     world.commit({Partition(world.input, n): Stored(4, "") for n in range(2)})
-    sink = world.idempotent()
-    sinks.append(sink)
-    assert sink.claim(assignment(world), lambda _: []).positions == at(world, 4, 4)
+    _, found = idempotent(world, sinks)
+    assert found.positions == at(world, 4, 4)
 
 
 def test_tending_and_closing_never_disturb(world: World, sinks: list[Sink]) -> None:

@@ -17,8 +17,10 @@ from pipeline.ports import Claimed, JournalRecord, Polled
 from pipeline.testing import (
     SCHEMA,
     ManualBackground,
+    MemoryIdempotentSink,
     MemoryJournal,
     MemoryReplicas,
+    MemorySink,
     MemorySource,
     score,
 )
@@ -78,11 +80,13 @@ def feeder(world: World, process: Process, assignment: Assignment) -> None:
         value = journal.roll(process.name, claimed.epoch, generation, "claim", INPUT, positions)
         return [Outgoing(JOURNAL, slot, [journal.ROLL_KEY], [value])]
 
-    sink = (
-        parts.sink(log, GROUP, parts.transactional_id(slot, process.name))
-        if plan.exactly_once
-        else parts.idempotent(log, GROUP)
-    )
+    sink: MemorySink | MemoryIdempotentSink
+    send_ahead = None
+    if plan.exactly_once:
+        sink = parts.sink(log, GROUP, parts.transactional_id(slot, process.name))
+    else:
+        sink = parts.idempotent(log, GROUP)
+        send_ahead = sink.send
     claimed = sink.claim(assignment, opening)
     source = FailingSource(log, INPUT, scheduler.wait)
     source.world = world
@@ -108,6 +112,7 @@ def feeder(world: World, process: Process, assignment: Assignment) -> None:
         suspect_rows=assignment.suspect_rows,
         source=source,
         sink=sink,
+        send_ahead=send_ahead,
         batcher=batcher,
         dispatch=Dispatch(replicas, EMPTY, batcher.new_id),
         policies=plan.policies,

@@ -22,6 +22,7 @@ from pipeline.testing import (
     SCHEMA,
     ManualBackground,
     ManualClock,
+    MemoryIdempotentSink,
     MemoryLog,
     MemoryReplicas,
     MemorySink,
@@ -50,6 +51,7 @@ class World:
         scoring: Callable[..., Scored] = score,
         source: Callable[[MemoryLog, str], MemorySource] = MemorySource,
         clock: ManualClock | None = None,
+        exactly_once: bool = True,
     ) -> None:
         self.clock = clock or ManualClock()
         self.log = MemoryLog(self.clock.time)
@@ -67,6 +69,7 @@ class World:
         self.batch_rows = batch_rows
         self.suspect_rows = suspect_rows
         self.source = source
+        self.exactly_once = exactly_once
         self.replicas = MemoryReplicas(scoring)
         self.orders = Orders(0.0, (REPLICA,))
         self.feeder = self.start()
@@ -75,8 +78,11 @@ class World:
         return MemorySink(self.log, GROUP, f"{GROUP}.0000")
 
     def start(self) -> Feeder:
-        sink = self.sink()
-
+        sink: MemorySink | MemoryIdempotentSink = self.sink()
+        send_ahead = None
+        if not self.exactly_once:
+            sink = MemoryIdempotentSink(self.log, GROUP)
+            send_ahead = sink.send
         claimed = sink.claim(Assignment(0, self.layout, (P, Q), 2), lambda _: [])
         source = self.source(self.log, "in")
         source.assign(claimed.positions)
@@ -90,6 +96,7 @@ class World:
             suspect_rows=self.suspect_rows,
             source=source,
             sink=sink,
+            send_ahead=send_ahead,
             batcher=batcher,
             dispatch=Dispatch(self.replicas, EMPTY, batcher.new_id),
             policies=self.policies,
@@ -139,6 +146,34 @@ def test_nothing_is_committed_before_the_interval() -> None:
     assert world.committed()[P] == 2
     assert (report.records_in, report.records_out, report.uncommitted_rows) == (2, 2, 0)
     assert report.commits == 1
+
+
+def test_at_least_once_predictions_leave_before_their_commit() -> None:
+    """They do not wait for the interval; journal and offsets do, and nothing is sent twice."""
+    world = World(exactly_once=False)
+    world.feed(P, b"a", b"b")
+    report = world.turns()
+    assert world.predictions() == [b"0/0", b"0/1"]
+    assert (world.journal("chunk"), world.committed()[P], report.uncommitted_rows) == ([], 0, 2)
+    world.clock.advance(0.2)
+    report = world.turns()
+    assert world.predictions() == [b"0/0", b"0/1"]
+    assert (len(world.journal("chunk")), world.committed()[P], report.uncommitted_rows) == (1, 2, 0)
+
+
+def test_nothing_is_sent_ahead_while_a_commit_is_out() -> None:
+    """Else a commit would wait for what came after it; it leaves once the commit is over."""
+    background = ManualBackground()
+    world = World(exactly_once=False, background=background)
+    world.feed(P, b"a")
+    world.turns(4, seconds=0.2)
+    assert background.busy
+    world.feed(P, b"b")
+    world.turns(4)
+    assert world.predictions() == [b"0/0"]
+    background.finish()
+    world.turns(2)
+    assert world.predictions() == [b"0/0", b"0/1"]
 
 
 def test_many_rows_are_committed_before_the_interval() -> None:

@@ -3,7 +3,14 @@
 import pytest
 
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
-from pipeline.fleet import RETIRING_SECONDS, START_FAILURES, Fleet, Readiness, State
+from pipeline.fleet import (
+    RETIRING_SECONDS,
+    START_FAILURES,
+    STARTING_SECONDS,
+    Fleet,
+    Readiness,
+    State,
+)
 from pipeline.testing import ManualClock, MemoryActors
 
 
@@ -184,8 +191,28 @@ def test_a_start_that_waits_for_long_is_told_once(caplog: pytest.LogCaptureFixtu
     for _ in range(3):
         desk.clock.advance(20.0)
         desk.step(1)
-    (told,) = [r.message for r in caplog.records if "the cluster has none free" in r.message]
-    assert told.startswith("replica 1 has waited 40 s for 2 CPU")
+    (told,) = [r.message for r in caplog.records if "the cluster has no 2 CPU" in r.message]
+    assert told.startswith("replica 1 has not started for 40 s")
+
+
+def test_a_start_that_hangs_is_ordered_anew_with_twice_the_time() -> None:
+    """A slow start so succeeds in the end, and a hanging one is gone; a success resets the time."""
+    desk = Desk()
+    desk.step(1)
+    for number, seconds in enumerate((STARTING_SECONDS, 2 * STARTING_SECONDS), 1):
+        desk.clock.advance(seconds)
+        desk.step(1)
+        assert desk.states() == {number: State.STARTING}
+        desk.clock.advance(1.0)
+        desk.step(1)
+        assert desk.states() == {number + 1: State.STARTING}
+        assert len(desk.actors.alive()) == 1
+    desk.hear()
+    assert desk.ready() == [3]
+    desk.step(2)
+    desk.clock.advance(STARTING_SECONDS + 1.0)
+    desk.step(2)
+    assert desk.states() == {3: State.READY, 5: State.STARTING}
 
 
 def test_closing_ends_every_actor() -> None:

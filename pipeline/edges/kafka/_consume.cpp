@@ -370,9 +370,14 @@ PyObject* poll(PyObject*, PyObject* arguments) {
     std::vector<Message*>& messages = consumer->messages;
     messages.resize(static_cast<size_t>(most));
     Py_BEGIN_ALLOW_THREADS;
-    count = library.consume_batch(consumer->queue, milliseconds, messages.data(), messages.size());
+    // librdkafka waits until the batch is full or the time is up: so wait for a first one alone.
+    count = std::max<Py_ssize_t>(
+        library.consume_batch(consumer->queue, milliseconds, messages.data(), 1), 0);
+    if (count == 1 && messages.size() > 1) {
+      count += std::max<Py_ssize_t>(
+          library.consume_batch(consumer->queue, 0, messages.data() + 1, messages.size() - 1), 0);
+    }
     Py_END_ALLOW_THREADS;
-    count = std::max<Py_ssize_t>(count, 0);
     std::vector<Message*> records, events;
     records.reserve(static_cast<size_t>(count));
     for (Py_ssize_t i = 0; i < count; ++i) {

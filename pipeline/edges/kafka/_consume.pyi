@@ -12,7 +12,7 @@ def assign(consumer: Any, positions: list[tuple[str, int, int]]) -> int:
     """Read each (topic, partition) from its offset on; returns librdkafka's error code or 0."""
 
 def poll(consumer: Any, most: int, milliseconds: int) -> tuple[Any, ...]:
-    """Take what has come, waiting at most `milliseconds` for `most` messages.
+    """Take what has come, waiting at most `milliseconds` for a first message.
 
     Returns the records as buffers, sorted by partition: partitions (int32), offsets and timestamps
     (int64), then bitmap (or None), offsets and bytes of the keys and of the values, headers by row

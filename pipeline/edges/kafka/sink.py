@@ -269,13 +269,17 @@ class IdempotentSink:
         self.write(opening(claimed), plan.positions, 0)
         return claimed
 
+    def send(self, records: Iterable[Outgoing]) -> None:
+        """Produce ahead of the commit that answers for them; a failure shows there, or here."""
+        with translating("producing", lambda error: error.fatal()):
+            _produce(self._producer, records)
+
     def write(
         self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
     ) -> None:
-        """Produce, flush, look for failures, then commit the offsets."""
+        """Produce, wait for all that was produced, look for failures, then commit the offsets."""
         assert self._layout is not None
-        with translating("producing", lambda error: error.fatal()):
-            _produce(self._producer, records)
+        self.send(records)
         left = self._producer.flush(COMMIT_SECONDS)
         if self._failed:
             raise translate(self._failed[0], "a record was not delivered")

@@ -56,7 +56,7 @@ class CompiledSource:
             raise translate(KafkaError(code), f"reading {self._topic}")
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """At most `max_records`, within `timeout` seconds."""
+        """At most `max_records`; waits at most `timeout` seconds for a first one."""
         partitions, offsets, stamps, *columns, headers, events = _consume.poll(
             self._consumer, max_records, round(timeout * 1000)
         )
@@ -100,9 +100,12 @@ class KafkaSource:
             )
 
     def poll(self, max_records: int, timeout: float) -> Polled:
-        """At most `max_records`, within `timeout` seconds."""
+        """At most `max_records`; waits at most `timeout` seconds for a first one."""
         with translating(f"reading {self._topic}"):
-            messages: list[Any] = self._consumer.consume(max_records, timeout)
+            # librdkafka waits until there are as many as asked for, or the time is up.
+            messages: list[Any] = self._consumer.consume(1, timeout)
+            if messages and max_records > 1:
+                messages += self._consumer.consume(max_records - 1, 0)
         ends: dict[int, int] = {}
         if any(map(Message.error, messages)):
             for message in messages:
