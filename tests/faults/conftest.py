@@ -14,13 +14,22 @@ TALLY = pytest.StashKey[Counter]()
 
 
 @pytest.fixture(scope="package")
-def theatre(tmp_path_factory) -> Iterator[Stage]:
+def whole_stage(tmp_path_factory) -> Iterator[Stage]:
     """Give a broker that may be killed, behind its proxy, and a Ray whose actors may."""
     try:
         with stage(tmp_path_factory.mktemp("marks")) as made:
             yield made
     except BrokerUnavailable as error:
         pytest.skip(f"needs a broker of its own: {error}")
+
+
+@pytest.fixture
+def theatre(whole_stage) -> Stage:
+    """Give the stage with its broker up, whatever the test before has left behind."""
+    process = whole_stage.broker.process
+    if process is not None and process.pid is None:
+        process.start()
+    return whole_stage
 
 
 @pytest.fixture(scope="session")
