@@ -31,7 +31,7 @@ from verdict import folder_of, judged
 from pipeline import wire
 from pipeline.archiver import Archiver
 from pipeline.config import Config
-from pipeline.errors import Fenced
+from pipeline.errors import Fenced, Retriable
 from pipeline.feeder import Feeder
 
 RATE = 400.0
@@ -144,7 +144,8 @@ def test_a_feeder_that_comes_back_is_fenced_and_leaves_no_trace(
         process.send_signal(signal.SIGCONT)
         tally[step.role, f"stopped {step.name}"] += 1
         if step.name == "claim, before init":
-            with pytest.raises(Fenced):
+            # Between two owners the broker may know no better than that the transaction is lost.
+            with pytest.raises((Fenced, Retriable)):
                 until(lambda: successor.turn(zombie.TURN) is None, "it is fenced")
             process.terminate()
             assert last_word(process) == zombie.ENDED

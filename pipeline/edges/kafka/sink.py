@@ -94,6 +94,19 @@ def _with_room(producer: Producer, produce: Callable[[], None]) -> None:
             return
 
 
+def _resumed(call: Callable[[], None]) -> None:
+    """Make a call of the transaction; one that timed out is taken up again until the deadline."""
+    deadline = time.monotonic() + COMMIT_SECONDS
+    while True:
+        try:
+            call()
+        except KafkaException as problem:
+            if not problem.args[0].retriable() or time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
 class TransactionalSink:
     """Predictions, dead letters, journal and offsets in one Kafka transaction.
 
@@ -151,10 +164,10 @@ class TransactionalSink:
         try:
             self._producer.begin_transaction()
             _produce(self._producer, records)
-            self._producer.send_offsets_to_transaction(
-                offsets, self._offsets.group_metadata(), CALL_SECONDS
-            )
-            self._commit()
+            group = self._offsets.group_metadata()
+            send_offsets = self._producer.send_offsets_to_transaction
+            _resumed(lambda: send_offsets(offsets, group, CALL_SECONDS))
+            _resumed(lambda: self._producer.commit_transaction(CALL_SECONDS))
         except KafkaException as problem:
             raise self._ended(problem.args[0]) from problem
         self._producer.poll(0)
@@ -179,19 +192,6 @@ class TransactionalSink:
                 "or timed out meanwhile; a late one could end the next transaction"
             )
         return now
-
-    def _commit(self) -> None:
-        """Commit; a call that timed out is taken up again until the deadline."""
-        deadline = time.monotonic() + COMMIT_SECONDS
-        while True:
-            try:
-                self._producer.commit_transaction(CALL_SECONDS)
-            except KafkaException as problem:
-                error = problem.args[0]
-                if not error.retriable() or time.monotonic() > deadline:
-                    raise
-            else:
-                return
 
     def _ended(self, error: KafkaError) -> HeadraceError:
         """What the error means for the slot; aborts where that is what librdkafka asks for."""
