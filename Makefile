@@ -23,7 +23,9 @@ lint: setup
 	$(BIN)/python -m pytest tests/unit/test_imports.py
 
 test: lint
-	$(BIN)/python -m pytest -m "not long" --durations 15
+	# Two at a time, as the smallest machine has two cores; a file's tests share what they start.
+	$(BIN)/python -m pytest -m "not long and not alone" -n 2 --dist loadfile --durations 15
+	$(BIN)/python -m pytest -m "not long and alone" --durations 5
 
 # HEADRACE_ROUNDS and HEADRACE_FAULT_SEED make it shorter, or another one.
 test-faults: setup

@@ -60,6 +60,7 @@ def test_three_slots_become_two_and_five_and_nothing_is_lost(
     assert {(one["layout"], one["slots"]) for one in metadata} == {(3, 5)}
 
 
+@pytest.mark.long
 def test_without_fences_slots_change_once_the_job_has_drained(
     kafka, cluster, topic_prefix, tmp_path
 ):
@@ -81,6 +82,7 @@ def test_without_fences_slots_change_once_the_job_has_drained(
     assert_exactly_once(outcome(small_job.read(path), kafka.bootstrap), set(places))
 
 
+@pytest.mark.long
 def test_partitions_that_are_added_under_a_run_are_taken_in(kafka, cluster, topic_prefix, tmp_path):
     """From their log's start, once the predictions' topic has as many; no feeder is replaced."""
     topics(kafka.bootstrap, topic_prefix, 4)

@@ -149,6 +149,7 @@ def test_whoever_dies_is_replaced_and_nothing_is_lost(kafka, topic_prefix, tmp_p
     assert_ordered(result)
 
 
+@pytest.mark.long
 def test_a_second_run_takes_over_and_the_first_one_ends(kafka, topic_prefix, tmp_path):
     """Two runs of one job do not fence each other for ever: one ends with exit code 3."""
     topics(kafka.bootstrap, topic_prefix)

@@ -13,6 +13,8 @@ from confluent_kafka.admin import AdminClient
 from jobs.local_broker import create_topics
 from pipeline.cli import main
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 60.0
 
 
