@@ -22,9 +22,7 @@ LIMIT_SECONDS = 200
 REFERENCE = np.linspace(0, 1, 2_000, dtype=np.float32)
 
 
-@pytest.fixture(
-    scope="module", params=["cards", pytest.param("recommend", marks=pytest.mark.long)]
-)
+@pytest.fixture(scope="module", params=["cards", pytest.param("recommend", marks=pytest.mark.long)])
 def table(
     kafka: Broker, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> dict[str, dict[str, str]]:
