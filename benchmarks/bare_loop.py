@@ -4,20 +4,19 @@ One process consumes, decodes, scores, encodes, produces and writes Parquet. A c
 repeats records, and leaves a Parquet file without its end.
 """
 
-import argparse
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import msgspec
-import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, KafkaException, Message, Producer
+
+from benchmarks.options import from_options
+from benchmarks.scoring import SCHEMA, open_session
+from benchmarks.scoring import score as score_events
 
 BATCH_RECORDS = 4_000
 # A batch that is not full waits no longer than this.
@@ -27,42 +26,6 @@ ROW_GROUP_ROWS = 50_000
 FLUSH_SECONDS = 60.0
 # Predictions of several batches may wait for the broker; beyond that the loop waits too.
 QUEUED_PREDICTIONS = 100_000
-THRESHOLD = 0.5
-MODEL_NAME = "mlp"
-MODEL_VERSION = "1"
-
-_TIME = pa.timestamp("us", tz="UTC")
-_NAME = pa.dictionary(pa.int32(), pa.string())
-# What Headrace writes for each job, and for this one.
-STANDARD = {
-    "topic": _NAME,
-    "partition": pa.int32(),
-    "offset": pa.int64(),
-    "key": pa.binary(),
-    "event_time": _TIME,
-    "scored_at": _TIME,
-    "model_name": _NAME,
-    "model_version": _NAME,
-}
-SCHEMA = pa.schema({**STANDARD, "id": pa.int64(), "score": pa.float32(), "flagged": pa.bool_()})
-
-
-class Event(msgspec.Struct, gc=False):
-    """One transaction as it comes."""
-
-    id: int
-    features: list[float]
-
-
-class Prediction(msgspec.Struct, gc=False):
-    """One transaction as it goes out; the same fields as Headrace's."""
-
-    source: tuple[int, int]
-    model: str
-    model_version: str
-    id: int
-    score: float
-    flagged: bool
 
 
 class ParquetRows:
@@ -93,45 +56,10 @@ class ParquetRows:
         self._waiting, self._rows = [], 0
 
 
-def open_session(path: Path) -> Any:
-    """The model on one thread that does not spin."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def wait_for_room(producer: Producer) -> None:
     """Wait until half of the producer's queue is free."""
     while len(producer) > QUEUED_PREDICTIONS // 2:
         producer.poll(0.01)
-
-
-def standard_columns(
-    messages: Sequence[Message],
-    partitions: list[int | None],
-    offsets: list[int | None],
-    keys: list[str | bytes | None],
-) -> list[pa.Array]:
-    """The columns that each job has, in the order of the schema."""
-    size = len(messages)
-    now = np.full(size, time.time_ns() // 1000)
-    times = np.array([message.timestamp()[1] for message in messages]) * 1000
-    return [
-        _constant(messages[0].topic() or "", size),
-        pa.array(partitions, pa.int32()),
-        pa.array(offsets, pa.int64()),
-        pa.array(keys, pa.binary()),
-        pa.array(times, _TIME),
-        pa.array(now, _TIME),
-        _constant(MODEL_NAME, size),
-        _constant(MODEL_VERSION, size),
-    ]
-
-
-def _constant(text: str, size: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(size, np.int32)), [text])
 
 
 Score: TypeAlias = Callable[[Sequence[Message], Any, Producer, str, ParquetRows], None]
@@ -140,13 +68,7 @@ Score: TypeAlias = Callable[[Sequence[Message], Any, Producer, str, ParquetRows]
 
 def loop(score: Score, schema: pa.Schema) -> None:
     """Run the loop until it has scored `--records` records, or until SIGTERM."""
-    parser = argparse.ArgumentParser(description=loop.__doc__)
-    for name in ("--bootstrap", "--group", "--events", "--predictions"):
-        parser.add_argument(name, required=True)
-    parser.add_argument("--parquet", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--records", type=int)
-    chosen = parser.parse_args()
+    chosen = from_options(loop.__doc__)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 
@@ -155,7 +77,7 @@ def loop(score: Score, schema: pa.Schema) -> None:
     consumer = Consumer(
         {
             "bootstrap.servers": chosen.bootstrap,
-            "group.id": chosen.group,
+            "group.id": chosen.name,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": True,
             "fetch.queue.backoff.ms": 10,
@@ -181,10 +103,6 @@ def loop(score: Score, schema: pa.Schema) -> None:
     consumer.close()
 
 
-_decode = msgspec.json.Decoder(Event).decode
-_encode = msgspec.json.Encoder().encode
-
-
 def score(
     messages: Sequence[Message],
     session: Any,
@@ -196,34 +114,26 @@ def score(
     for message in messages:
         if message.error() is not None:
             raise KafkaException(message.error())
-    events = [_decode(message.value()) for message in messages]
-    features = np.array([event.features for event in events], np.float32)
-    scores = session.run(["probability"], {"features": features})[0][:, 0]
-    flagged = scores >= THRESHOLD
     partitions = [message.partition() for message in messages]
-    offsets = [message.offset() for message in messages]
     keys = [message.key() for message in messages]
+    texts, scored = score_events(
+        session,
+        messages[0].topic(),
+        keys,
+        [message.value() for message in messages],
+        partitions,
+        [message.offset() for message in messages],
+        [message.timestamp()[1] for message in messages],
+    )
     produce = producer.produce
-    for key, partition, offset, event, value, flag in zip(
-        keys, partitions, offsets, events, scores.tolist(), flagged.tolist(), strict=True
-    ):
-        prediction = Prediction(
-            (partition, offset), MODEL_NAME, MODEL_VERSION, event.id, value, flag
-        )
-        text = _encode(prediction)
+    for key, partition, text in zip(keys, partitions, texts, strict=True):
         try:
             produce(topic, text, key, partition)
         except BufferError:
             wait_for_room(producer)
             produce(topic, text, key, partition)
     producer.poll(0)
-    columns = [
-        *standard_columns(messages, partitions, offsets, keys),
-        pa.array([event.id for event in events], pa.int64()),
-        pa.array(scores),
-        pa.array(flagged),
-    ]
-    rows.add(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+    rows.add(scored)
 
 
 if __name__ == "__main__":

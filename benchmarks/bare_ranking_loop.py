@@ -12,16 +12,9 @@ import numpy as np
 import pyarrow as pa
 from confluent_kafka import KafkaException, Message, Producer
 
-from benchmarks.bare_loop import (
-    MODEL_NAME,
-    MODEL_VERSION,
-    STANDARD,
-    ParquetRows,
-    loop,
-    standard_columns,
-    wait_for_room,
-)
+from benchmarks.bare_loop import ParquetRows, loop, wait_for_room
 from benchmarks.recommending import ITEMS, K
+from benchmarks.scoring import MODEL_NAME, MODEL_VERSION, STANDARD, standard_columns
 
 SCHEMA = pa.schema(
     {
@@ -74,6 +67,7 @@ def score(
     partitions = [message.partition() for message in messages]
     offsets = [message.offset() for message in messages]
     keys = [message.key() for message in messages]
+    times = [message.timestamp()[1] for message in messages]
     produce = producer.produce
     for key, partition, offset, event, listed, values in zip(
         keys, partitions, offsets, events, items.tolist(), scores.tolist(), strict=True
@@ -90,7 +84,7 @@ def score(
     producer.poll(0)
     bounds = pa.array(np.arange(size + 1) * K, pa.int32())
     columns = [
-        *standard_columns(messages, partitions, offsets, keys),
+        *standard_columns(messages[0].topic(), partitions, offsets, keys, times),
         pa.array([event.id for event in events], pa.int64()),
         pa.ListArray.from_arrays(bounds, pa.array(items.reshape(-1))),
         pa.ListArray.from_arrays(bounds, pa.array(scores.reshape(-1))),
