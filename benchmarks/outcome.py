@@ -113,9 +113,22 @@ def check(
     away = np.abs(predictions.scores - reference[predictions.ids % len(reference)]).max()
     if away > TOLERANCE:
         raise WrongOutput(f"a score is {away:.2g} away from the reference, allowed: {TOLERANCE}")
-    files = sorted(parquet.rglob("*.parquet"))
-    ids = [pq.read_table(file, columns=["id"])["id"].to_numpy() for file in files]
+    ids = [pq.read_table(file, columns=["id"])["id"].to_numpy() for file in _visible(parquet)]
     _check_ids(np.concatenate(ids) if ids else np.empty(0, np.int64), count, "Parquet rows")
+
+
+def _visible(folder: Path) -> list[Path]:
+    """The files that a reader of a folder takes: all but what is hidden or unfinished.
+
+    As Hive and Spark have it, names that begin with a dot or an underscore are; a file's suffix
+    plays no part, because Flink's SQL gives none.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+    )
 
 
 def _check_ids(ids: npt.NDArray[np.int64], count: int, what: str) -> None:

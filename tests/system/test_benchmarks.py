@@ -90,6 +90,14 @@ def test_right_output_passes(parquet: Path) -> None:
     check(predictions([1, 2, 0]), parquet, 3, REFERENCE)
 
 
+def test_unfinished_files_do_not_count(parquet: Path) -> None:
+    """What a reader of the folder leaves out is left out here; a suffix plays no part."""
+    (parquet / "rows.parquet").rename(parquet / "part-0")
+    for name in (".part-0.inprogress", "_SUCCESS"):
+        (parquet / name).write_text("no Parquet")
+    check(predictions([1, 2, 0]), parquet, 3, REFERENCE)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
