@@ -1,0 +1,1 @@
+"""What one would use instead: each peer is a small program, as its own users would write it."""
