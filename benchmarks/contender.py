@@ -44,7 +44,8 @@ class Contender:
     `command` may write files into `run.scratch`; a prediction must be a JSON object with `id` and
     `score`. `kind` names a process for the table; kinds in `writes_behind` still work when the
     last prediction is out, so that their CPU is counted up to their end. The memory of the
-    kind `memory_of` is what the table shows.
+    kind `memory_of` is what the table shows. `writes_parquet` is whether it does that part of the
+    job too; where it does not, the table says so.
     """
 
     name: str
@@ -54,3 +55,9 @@ class Contender:
     memory_of: str
     topics: Callable[[Run], Mapping[str, int]] = lambda _: {}
     writes_behind: frozenset[str] = frozenset()
+    writes_parquet: bool = True
+
+    @property
+    def promise(self) -> str:
+        """The guarantee, and what is left out of the job."""
+        return self.guarantee if self.writes_parquet else f"{self.guarantee}, no Parquet"

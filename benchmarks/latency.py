@@ -22,7 +22,7 @@ from benchmarks.trial import (
     prepared,
     running,
 )
-from benchmarks.workload import PARTITIONS, events
+from benchmarks.workload import PARTITIONS
 from jobs.local_broker import create_topics
 
 # Caches, buffers and heaps find their size in them; not measured.
@@ -59,7 +59,7 @@ def measure_latency(stage: Stage, contender: Contender, rate: float, seconds: fl
             )
             first = _warm_up(stage, contender, run, process, consumer)
             count = int(rate * (seconds + SETTLING_SECONDS))
-            sent, seen = _observe(run, consumer, first, count, rate)
+            sent, seen = _observe(stage, run, consumer, first, count, rate)
     finally:
         delete_topics(stage.bootstrap, [topic])
     kept = int(rate * SETTLING_SECONDS)
@@ -85,7 +85,7 @@ def _warm_up(
     while len(heard) < PARTITIONS:
         if process.poll() is not None or time.monotonic() > deadline:
             raise failure(contender, run, "did not score the first events")
-        for key, value, partition in events(PARTITIONS, sent):
+        for key, value, partition in stage.task.events(PARTITIONS, sent):
             producer.produce(run.events, value, key, partition)
         sent += PARTITIONS
         producer.flush(LAST_SECONDS)
@@ -97,12 +97,13 @@ def _warm_up(
 
 
 def _observe(
-    run: Run, consumer: Consumer, first: int, count: int, rate: float
+    stage: Stage, run: Run, consumer: Consumer, first: int, count: int, rate: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """When each event was sent and when its prediction was read, [count], 0 where it was not."""
     file = run.scratch / "times.npy"
     command = [sys.executable, "-m", "benchmarks.steady", "--bootstrap", run.bootstrap]
-    command += ["--topic", run.events, "--first", str(first), "--count", str(count)]
+    command += ["--task", stage.task.name, "--topic", run.events]
+    command += ["--first", str(first), "--count", str(count)]
     command += ["--rate", str(rate), "--times", str(file)]
     read: list[tuple[float, list[bytes | None]]] = []
     # Predictions of warm-up events may still come; they are left out by their ids.

@@ -1,16 +1,18 @@
 """Who takes part. The first is what the others are compared with."""
 
-from benchmarks.contender import Contender
+from functools import partial
+
+from benchmarks.comparison import Lineup
 from benchmarks.ours import headrace
 from benchmarks.unguarded import bare_loop
 
 
-def contenders(loop: str) -> list[Contender]:
-    """All of them, in the order of the table; `loop` is the module of the hand-written one."""
-    return [
-        bare_loop(loop),
-        headrace("exactly_once", "remote"),
-        headrace("exactly_once", "local"),
-        headrace("at_least_once", "remote"),
-        headrace("at_least_once", "local"),
-    ]
+def beside(loop: str) -> Lineup:
+    """Headrace beside the hand-written loop of this module, in the order of the table."""
+    return {
+        "bare loop": partial(bare_loop, loop),
+        "headrace exactly_once remote": partial(headrace, "exactly_once", "remote"),
+        "headrace exactly_once local": partial(headrace, "exactly_once", "local"),
+        "headrace at_least_once remote": partial(headrace, "at_least_once", "remote"),
+        "headrace at_least_once local": partial(headrace, "at_least_once", "local"),
+    }

@@ -3,12 +3,12 @@
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.contender import Contender, Process, Run
 
 SLOTS = 2
-REPLICAS = 2
 JOURNAL_PARTITIONS = 4
 # Ray's title of an actor's process is its class.
 ROLES = {"ray::Feeder": "feeder", "ray::Replica": "replica", "ray::Archiver": "archiver"}
@@ -16,12 +16,26 @@ ROLES = {"ray::Feeder": "feeder", "ray::Replica": "replica", "ray::Archiver": "a
 
 def headrace(delivery: str, placement: str) -> Contender:
     """Headrace with two slots: `delivery` and `placement` as in its config."""
+    return _contender(f"headrace {delivery} {placement}", delivery, placement, SLOTS, {})
 
+
+def slots_alone(slots: int, max_batch_size: int | None = None) -> Contender:
+    """Headrace exactly once with so many slots, each of which scores in a thread of its own."""
+    name = f"headrace, parallelism {slots}"
+    if max_batch_size is None:
+        return _contender(name, "exactly_once", "local", slots, {})
+    batching = {"max_batch_size": max_batch_size}
+    return _contender(f"{name}, batch {max_batch_size}", "exactly_once", "local", slots, batching)
+
+
+def _contender(
+    name: str, delivery: str, placement: str, slots: int, batching: Mapping[str, int]
+) -> Contender:
     def command(run: Run) -> list[str]:
-        return _command(run, delivery, placement)
+        return _command(run, delivery, placement, slots, batching)
 
     return Contender(
-        name=f"headrace {delivery} {placement}",
+        name=name,
         guarantee="exactly once" if delivery == "exactly_once" else "at least once",
         command=command,
         kind=_kind,
@@ -31,7 +45,9 @@ def headrace(delivery: str, placement: str) -> Contender:
     )
 
 
-def _command(run: Run, delivery: str, placement: str) -> list[str]:
+def _command(
+    run: Run, delivery: str, placement: str, slots: int, batching: Mapping[str, int]
+) -> list[str]:
     settings = {
         "job": run.name,
         "model": str(run.model),
@@ -40,8 +56,9 @@ def _command(run: Run, delivery: str, placement: str) -> list[str]:
         "output": {"topic": run.predictions, "parquet": str(run.parquet)},
         "delivery": delivery,
         "placement": placement,
-        "slots": SLOTS,
-        "replicas": REPLICAS,
+        "slots": slots,
+        "replicas": slots,
+        "batching": dict(batching),
         "metrics": {"port": None},
     }
     config = run.scratch / "job.yaml"

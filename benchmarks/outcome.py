@@ -105,14 +105,16 @@ def read_predictions(bootstrap: str, topic: str) -> Predictions:
     return Predictions(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2])
 
 
-def check(
-    predictions: Predictions, parquet: Path, count: int, reference: npt.NDArray[np.float32]
-) -> None:
-    """Raise WrongOutput unless both outputs hold each of `count` events once, scored rightly."""
+def check(predictions: Predictions, count: int, reference: npt.NDArray[np.float32]) -> None:
+    """Raise WrongOutput unless each of `count` events has one prediction, and the right one."""
     _check_ids(predictions.ids, count, "predictions")
     away = np.abs(predictions.scores - reference[predictions.ids % len(reference)]).max()
     if away > TOLERANCE:
         raise WrongOutput(f"a score is {away:.2g} away from the reference, allowed: {TOLERANCE}")
+
+
+def check_parquet(parquet: Path, count: int) -> None:
+    """Raise WrongOutput unless a folder's Parquet files hold each of `count` events once."""
     ids = [pq.read_table(file, columns=["id"])["id"].to_numpy() for file in _visible(parquet)]
     _check_ids(np.concatenate(ids) if ids else np.empty(0, np.int64), count, "Parquet rows")
 

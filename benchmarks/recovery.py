@@ -23,7 +23,7 @@ from benchmarks.contender import Contender, Process, Run
 from benchmarks.ours import SLOTS, headrace
 from benchmarks.outcome import reader
 from benchmarks.trial import Stage, delete_topics, failure, prepared, running
-from benchmarks.workload import PARTITIONS, reference_scores, write_model
+from benchmarks.workload import CARDS, PARTITIONS
 from jobs.local_broker import broker, create_topics
 
 READ_RECORDS = 2_000
@@ -43,9 +43,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(HURTS), choices=list(HURTS))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, broker("kafka") as started:
-        model = write_model(Path(folder))
+        model = CARDS.write_model(Path(folder))
         events = f"bench-{os.getpid()}.steady"
-        stage = Stage(started.bootstrap, started.pid, events, 0, model, reference_scores(model))
+        reference = CARDS.reference(model)
+        stage = Stage(CARDS, started.bootstrap, started.pid, events, 0, model, reference)
         for placement in chosen.placements:
             create_topics(stage.bootstrap, {events: PARTITIONS})
             contender = headrace("exactly_once", placement)

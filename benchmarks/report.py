@@ -25,12 +25,16 @@ COLUMNS = (
     "ratio",
     "CPU µs/record",
     "by process",
+    "¢ per million",
     "broker µs",
     "peak MiB (RSS)",
     "peak MiB (PSS)",
+    "first after s",
     "p50 ms",
     "p99 ms",
 )
+# What a core costs for an hour, about as clouds charge for one of a small machine on demand.
+DOLLARS_PER_CORE_HOUR = 0.04
 PACKAGES = ("ray", "onnxruntime", "confluent-kafka", "pyarrow", "msgspec", "numpy")
 MIB = 1 << 20
 NONE = "-"
@@ -38,29 +42,43 @@ NONE = "-"
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that was measured: runs by contender, in the order in which they were made."""
+    """All that was measured: runs by contender and repetition, and why what is missing failed."""
 
     contenders: Sequence[Contender]
-    runs: Mapping[str, Sequence[Measured]]
+    runs: Mapping[str, Mapping[int, Measured]]
     latencies: Mapping[str, Latency]
+    failed: Mapping[str, str]
     records: int
     broker: str
     command: str
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
-    """The table's cells, one row a contender: medians over its runs.
+    """The table's cells, one row for each contender that has a run: medians over its runs.
 
     A ratio is the median of the ratios to the first contender's run of the same repetition.
     """
     base = results.runs[results.contenders[0].name]
-    return [_row(one, results, base) for one in results.contenders]
+    return [_row(one, results, base) for one in measured_contenders(results)]
 
 
-def _row(contender: Contender, results: Results, base: Sequence[Measured]) -> tuple[str, ...]:
-    runs = results.runs[contender.name]
+def measured_contenders(results: Results) -> list[Contender]:
+    """Those that have a run."""
+    return [one for one in results.contenders if results.runs[one.name]]
+
+
+def cents_per_million(micros: float) -> float:
+    """What a million records cost that take this many µs of CPU each."""
+    # µs a record are seconds a million records.
+    return micros / 3600 * DOLLARS_PER_CORE_HOUR * 100
+
+
+def _row(contender: Contender, results: Results, base: Mapping[int, Measured]) -> tuple[str, ...]:
+    found = results.runs[contender.name]
+    runs = list(found.values())
     rates = [run.rate for run in runs]
-    ratio = statistics.median(run.rate / other.rate for run, other in zip(runs, base, strict=True))
+    ratios = [found[number].rate / base[number].rate for number in found.keys() & base.keys()]
+    total = statistics.median(run.total for run in runs)
     kinds = {kind: None for run in runs for kind in run.cpu}
     medians = {kind: statistics.median(run.cpu.get(kind, 0.0) for run in runs) for kind in kinds}
     shown = sorted(medians.items(), key=lambda item: -item[1])
@@ -69,15 +87,17 @@ def _row(contender: Contender, results: Results, base: Sequence[Measured]) -> tu
     latency = results.latencies.get(contender.name)
     return (
         contender.name,
-        contender.guarantee,
+        contender.promise,
         f"{statistics.median(rates):,.0f}",
         f"{min(rates):,.0f} to {max(rates):,.0f}",
-        f"{ratio:.2f}",
-        f"{statistics.median(run.total for run in runs):.1f}",
+        f"{statistics.median(ratios):.2f}" if ratios else NONE,
+        f"{total:.1f}",
         ", ".join(f"{kind} {micros:.1f}" for kind, micros in shown),
+        f"{cents_per_million(total):.4f}",
         f"{statistics.median(brokers):.1f}" if brokers else NONE,
         f"{contender.memory_of} {statistics.median(run.memory.rss for run in runs) / MIB:,.0f}",
         f"{pss / MIB:,.0f}" if pss else NONE,
+        f"{statistics.median(run.first for run in runs):.1f}",
         f"{latency.p50:.1f}" if latency else NONE,
         f"{latency.p99:.1f}" if latency else NONE,
     )
@@ -109,10 +129,12 @@ def markdown(results: Results, picture: str) -> str:
     lines = [
         "# Results",
         "",
-        f"Written by `{results.command}`; [README.md](README.md) says what is measured and how.",
+        f"Written by `{results.command}`; benchmarks/README.md says what is measured and how.",
         "",
         f"{results.records:,} records; medians of {repeats} interleaved run(s) each. "
-        + _latency_note(results),
+        + _latency_note(results)
+        + " Cents are for CPU without the broker's, at an assumed "
+        + f"${DOLLARS_PER_CORE_HOUR:.2f} a core-hour.",
         "",
         f"- machine: {_machine()}",
         f"- versions: Python {platform.python_version()}, {', '.join(versions)}",
@@ -122,10 +144,16 @@ def markdown(results: Results, picture: str) -> str:
         "|" + "---|" * len(COLUMNS),
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
+        *(f"- {name} failed: {_first_line(why)}" for name, why in results.failed.items()),
+        *([""] if results.failed else []),
         f"![records per second]({picture})",
         "",
     ]
     return "\n".join(lines)
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].rstrip(":;")
 
 
 def _latency_note(results: Results) -> str:
@@ -158,8 +186,9 @@ def _draw(results: Results, file: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    names = [f"{one.name}\n({one.guarantee})" for one in results.contenders]
-    runs = [[run.rate for run in results.runs[one.name]] for one in results.contenders]
+    shown = measured_contenders(results)
+    names = [f"{one.name}\n({one.promise})" for one in shown]
+    runs = [[run.rate for run in results.runs[one.name].values()] for one in shown]
     middle = [statistics.median(rates) for rates in runs]
     spread = [
         [value - min(rates) for value, rates in zip(middle, runs, strict=True)],

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from confluent_kafka import Producer
 
-from benchmarks.workload import FLUSH_SECONDS, PARTITIONS, events
+from benchmarks.tasks import TASKS
+from benchmarks.workload import FLUSH_SECONDS, PARTITIONS
 
 TICK_SECONDS = 0.002
 # Events in a row for one partition, as Kafka's default partitioner sends those without keys.
@@ -23,6 +24,7 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--task", choices=list(TASKS), required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--first", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -33,7 +35,7 @@ def main() -> None:
         {"bootstrap.servers": chosen.bootstrap, "compression.type": "lz4", "linger.ms": 1}
     )
     times = np.zeros(chosen.count)
-    waiting = events(chosen.count, chosen.first)
+    waiting = TASKS[chosen.task].events(chosen.count, chosen.first)
     began = time.monotonic()
     sent = 0
     while sent < chosen.count:

@@ -18,7 +18,8 @@ class Task:
     `events(count, first)` gives key, value and partition of events by their number, which is their
     `id`. `write_model(folder)` writes a model folder, `reference(model)` gives the number that
     event n must have at place n modulo its length: its score, or the mean score of its list.
-    `loop` is the module of the hand-written loop.
+    `loop` is the module of the hand-written loop, empty where there is none. Latency is measured
+    for `latency_seconds` of each contender, not at all where it is 0.
     """
 
     name: str
@@ -26,5 +27,6 @@ class Task:
     events: Callable[[int, int], Iterator[tuple[bytes, bytes, int]]]
     write_model: Callable[[Path], Path]
     reference: Callable[[Path], npt.NDArray[np.float32]]
-    loop: str
+    loop: str = ""
     suffix: str = ""
+    latency_seconds: float = 0.0

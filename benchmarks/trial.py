@@ -16,8 +16,9 @@ import numpy.typing as npt
 import psutil
 
 from benchmarks.contender import Contender, Run
-from benchmarks.outcome import check, read_predictions
+from benchmarks.outcome import check, check_parquet, read_predictions
 from benchmarks.processes import BROKER, Memory, ProcessTree
+from benchmarks.task import Task
 from benchmarks.workload import PARTITIONS
 from jobs.broker_process import admin_client
 from jobs.local_broker import create_topics
@@ -38,6 +39,7 @@ class ContenderFailed(RuntimeError):
 class Stage:
     """What all runs share: the broker, the input, the model and its scores [DISTINCT]."""
 
+    task: Task
     bootstrap: str
     broker: int | None
     events: str
@@ -50,10 +52,13 @@ class Stage:
 class Measured:
     """One run. `rate` in records/s, `cpu` in µs a record by kind, `broker` likewise or None.
 
-    `memory` holds the peaks of the largest process of the contender's `memory_of`.
+    `first` is how many seconds after its start the first prediction was appended, which under
+    transactions is before a reader sees it. `memory` holds the peaks of the largest process of the
+    contender's `memory_of`.
     """
 
     rate: float
+    first: float
     cpu: dict[str, float]
     broker: float | None
     memory: Memory
@@ -144,6 +149,7 @@ def measure(stage: Stage, contender: Contender) -> Measured:
     Raises ContenderFailed, and WrongOutput where the output is not what it should be.
     """
     with prepared(stage, contender, stage.records, stage.events) as run:
+        began = time.time()
         with running(contender, run) as process:
             tree = ProcessTree(process.pid, contender.kind, contender.memory_of, stage.broker)
             deadline = time.monotonic() + START_SECONDS + stage.records / SLOWEST_RATE
@@ -156,7 +162,9 @@ def measure(stage: Stage, contender: Contender) -> Measured:
             raise failure(contender, run, f"ended with exit code {process.returncode}")
         ended = time.time()
         predictions = read_predictions(stage.bootstrap, run.predictions)
-        check(predictions, run.parquet, stage.records, stage.reference)
+        check(predictions, stage.records, stage.reference)
+        if contender.writes_parquet:
+            check_parquet(run.parquet, stage.records)
     start, end, rows = predictions.steady()
     steady = tree.cpu_between(start, end)
     whole = tree.cpu_between(float(predictions.times[0]), ended)
@@ -171,6 +179,7 @@ def measure(stage: Stage, contender: Contender) -> Measured:
     return Measured(
         # The broker stamps to a millisecond.
         rate=rows / max(end - start, 0.001),
+        first=float(predictions.times[0]) - began,
         cpu=cpu,
         broker=broker,
         memory=Memory(max(one.rss for one in memory), max(one.pss for one in memory)),

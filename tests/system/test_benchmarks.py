@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import catalogue
 from benchmarks.catalogue import GRAPHS
-from benchmarks.outcome import Predictions, WrongOutput, check
+from benchmarks.outcome import Predictions, WrongOutput, check, check_parquet
 from jobs.local_broker import Broker
 
 CONTENDER = "headrace exactly_once remote"
@@ -87,7 +87,8 @@ def parquet(tmp_path: Path) -> Path:
 
 def test_right_output_passes(parquet: Path) -> None:
     """Each event once in both outputs, in any order, with its score, is what is asked for."""
-    check(predictions([1, 2, 0]), parquet, 3, REFERENCE)
+    check(predictions([1, 2, 0]), 3, REFERENCE)
+    check_parquet(parquet, 3)
 
 
 def test_unfinished_files_do_not_count(parquet: Path) -> None:
@@ -95,7 +96,7 @@ def test_unfinished_files_do_not_count(parquet: Path) -> None:
     (parquet / "rows.parquet").rename(parquet / "part-0")
     for name in (".part-0.inprogress", "_SUCCESS"):
         (parquet / name).write_text("no Parquet")
-    check(predictions([1, 2, 0]), parquet, 3, REFERENCE)
+    check_parquet(parquet, 3)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +107,16 @@ def test_unfinished_files_do_not_count(parquet: Path) -> None:
         (predictions([0, 1, 2], away=0.01), "away from the reference"),
     ],
 )
-def test_wrong_predictions_do_not_count(parquet: Path, wrong: Predictions, message: str) -> None:
+def test_wrong_predictions_do_not_count(wrong: Predictions, message: str) -> None:
     """A lost, a repeated and a wrongly scored event each make a run worthless."""
     with pytest.raises(WrongOutput, match=message):
-        check(wrong, parquet, 3, REFERENCE)
+        check(wrong, 3, REFERENCE)
 
 
 def test_missing_rows_do_not_count(tmp_path: Path) -> None:
     """Predictions without their Parquet rows make a run worthless."""
     with pytest.raises(WrongOutput, match="0 Parquet rows of 0 events"):
-        check(predictions([0, 1, 2]), tmp_path, 3, REFERENCE)
+        check_parquet(tmp_path, 3)
 
 
 def test_the_catalogue_is_measured_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
