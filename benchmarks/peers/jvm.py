@@ -19,7 +19,7 @@ SOURCES = Path(__file__).parent / "java"
 COMPILE_SECONDS = 300.0
 # Two cores: the collector that shares the work costs less than the one that runs beside it. Half
 # of the heap is for what is in flight, the other for what comes of it.
-FLAGS = ("-Xms1g", "-Xmx1g", "-XX:+UseParallelGC")
+FLAGS = ("-Xms1g", "-Xmx1g", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 # Flink's own start scripts open these to it.
 OPENED = ("java.base/java.lang", "java.base/java.util", "java.base/java.time")
 

@@ -9,17 +9,21 @@ from functools import partial
 from benchmarks.comparison import Lineup
 from benchmarks.crayfish import CRAYFISH
 from benchmarks.ours import headrace, slots_alone
-from benchmarks.peers import jvm
+from benchmarks.peers import in_python, jvm
 from benchmarks.unguarded import bare_loop
 from benchmarks.workload import CARDS
 
 PEERS: dict[str, Lineup] = {
     CARDS.name: {
         "bare loop": partial(bare_loop, CARDS.loop),
+        "bare loop, two processes": partial(in_python.two_bare_loops, CARDS.loop),
         "headrace exactly_once local": partial(headrace, "exactly_once", "local"),
         "headrace exactly_once remote": partial(headrace, "exactly_once", "remote"),
         "plain Java": jvm.plain_java,
         "Flink": jvm.flink,
+        "Bytewax": in_python.bytewax,
+        "Quix Streams": in_python.quix,
+        "Ray Data": in_python.ray_data,
     },
     CRAYFISH.name: {
         "Kafka Streams, parallelism 1": partial(jvm.kafka_streams, 1),
