@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 COMPILED := setup.py $(wildcard pipeline/*.h pipeline/*.cpp pipeline/edges/kafka/*.cpp)
 
-.PHONY: setup lint test test-faults demo demo-recommend bench bench-scaling bench-scaling-real up
+.PHONY: setup lint test test-faults demo demo-recommend bench bench-peers bench-scaling bench-scaling-real up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt $(COMPILED)
@@ -40,6 +40,11 @@ demo-recommend: setup
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.throughput --task recommend
+
+# Peers are installed into the user's cache the first time; who cannot be is left out with a reason.
+bench-peers: setup
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers --task crayfish
 
 bench-scaling: setup
 	$(BIN)/python -m benchmarks.scaling

@@ -23,7 +23,7 @@ def images() -> npt.NDArray[np.float32]:
 
 
 def events(count: int, first: int = 0) -> Iterator[tuple[bytes, bytes, int]]:
-    """Key, value (about 8,600 bytes) and partition of events `first` to `first + count - 1`."""
+    """Key, value (about 8,300 bytes) and partition of events `first` to `first + count - 1`."""
     # As Java and Python write a float: the fewest digits that lead back to it.
     texts = [",".join(map(str, row)).encode() for row in images()]
     for number in range(first, first + count):
