@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TypeAlias, TypeVar
+
+from confluent_kafka import KafkaException
 
 from benchmarks.contender import Contender
 from benchmarks.latency import Latency, measure_latency
@@ -28,6 +31,8 @@ from jobs.local_broker import Broker, broker, create_topics
 
 # Low enough that nobody queues: what is measured is the way through, not the load.
 LATENCY_SHARE = 0.1
+# What ends one contender's run; the next one has a fresh start.
+FAILURES = (ContenderFailed, WrongOutput, TimeoutError, TimeoutExpired, KafkaException)
 
 Lineup: TypeAlias = Mapping[str, Callable[[], Contender]]
 """Contenders by name, the one that the others are compared with first. They are made when they are
@@ -195,7 +200,7 @@ def _attempted(
     """A figure, or None where the contender failed, which does not end the others' runs."""
     try:
         return take()
-    except (ContenderFailed, WrongOutput, TimeoutError) as problem:
+    except FAILURES as problem:
         print(f"{contender.name} failed: {problem}", file=sys.stderr, flush=True)
         failed[contender.name] = str(problem)
         return None

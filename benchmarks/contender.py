@@ -1,7 +1,7 @@
 """What a contender is: how its topics are made, how it is started, what its processes are called.
 
 A further contender is one module with one function that returns a `Contender`, and one line in
-`benchmarks.lineup`.
+`benchmarks.lineup` or `benchmarks.peers.lineup`.
 """
 
 from collections.abc import Callable, Mapping

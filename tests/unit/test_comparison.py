@@ -17,7 +17,7 @@ from benchmarks.peers import jvm
 from benchmarks.peers.environment import PeerUnavailable
 from benchmarks.peers.lineup import PEERS
 from benchmarks.processes import Memory
-from benchmarks.report import COLUMNS, Results, cents_per_million, markdown, rows
+from benchmarks.report import COLUMNS, Results, cents_per_million, markdown, rows, write
 from benchmarks.trial import ContenderFailed, Measured
 from benchmarks.workload import CARDS
 
@@ -111,6 +111,14 @@ def test_who_never_ran_has_no_row_but_a_reason() -> None:
     page = markdown(told, "picture.png")
     assert "- second failed: second did not end in time; its last lines\n" in page
     assert "| second |" not in page
+
+
+def test_a_page_is_written_though_all_failed(tmp_path: Path) -> None:
+    """The reasons are then all that it has."""
+    field = [contender("first")]
+    told = Results(field, {"first": {}}, {}, {"first": "no"}, 1_000, "a broker", "a command")
+    page = write(told, tmp_path, "")
+    assert "- first failed: no\n" in page.read_text()
 
 
 def test_the_table_says_who_writes_no_parquet() -> None:
