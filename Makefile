@@ -40,6 +40,7 @@ demo-recommend: setup
 bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.throughput --task recommend
+	$(BIN)/python -m benchmarks.commits
 
 # Peers are installed into the user's cache the first time; who cannot be is left out with a reason.
 bench-peers: setup

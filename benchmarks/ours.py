@@ -24,15 +24,23 @@ def slots_alone(slots: int, max_batch_size: int | None = None) -> Contender:
     name = f"headrace, parallelism {slots}"
     if max_batch_size is None:
         return _contender(name, "exactly_once", "local", slots, {})
-    batching = {"max_batch_size": max_batch_size}
-    return _contender(f"{name}, batch {max_batch_size}", "exactly_once", "local", slots, batching)
+    changed = {"batching": {"max_batch_size": max_batch_size}}
+    return _contender(f"{name}, batch {max_batch_size}", "exactly_once", "local", slots, changed)
+
+
+def commit_every(milliseconds: int) -> Contender:
+    """Headrace exactly once, scoring in its two feeders, with this interval between commits."""
+    # What a commit holds is then bounded by its age alone.
+    commit = {"interval_ms": milliseconds, "max_rows": 1_000_000, "max_bytes": 1 << 30}
+    name = f"every {milliseconds} ms"
+    return _contender(name, "exactly_once", "local", SLOTS, {"commit": commit})
 
 
 def _contender(
-    name: str, delivery: str, placement: str, slots: int, batching: Mapping[str, int]
+    name: str, delivery: str, placement: str, slots: int, changed: Mapping[str, object]
 ) -> Contender:
     def command(run: Run) -> list[str]:
-        return _command(run, delivery, placement, slots, batching)
+        return _command(run, delivery, placement, slots, changed)
 
     return Contender(
         name=name,
@@ -46,9 +54,9 @@ def _contender(
 
 
 def _command(
-    run: Run, delivery: str, placement: str, slots: int, batching: Mapping[str, int]
+    run: Run, delivery: str, placement: str, slots: int, changed: Mapping[str, object]
 ) -> list[str]:
-    settings = {
+    settings: dict[str, object] = {
         "job": run.name,
         "model": str(run.model),
         "kafka": {"bootstrap.servers": run.bootstrap},
@@ -58,8 +66,8 @@ def _command(
         "placement": placement,
         "slots": slots,
         "replicas": slots,
-        "batching": dict(batching),
         "metrics": {"port": None},
+        **changed,
     }
     config = run.scratch / "job.yaml"
     # JSON is YAML.

@@ -85,6 +85,25 @@ def parquet(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
+def test_intervals_of_commits_are_compared(kafka: Broker, tmp_path: Path) -> None:
+    """The short form has a row for each interval."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.commits", "--short", "--output", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [
+        line for line in (tmp_path / "results.md").read_text().splitlines() if "| every" in line
+    ]
+    assert len(rows) == 5
+
+
 def test_right_output_passes(parquet: Path) -> None:
     """Each event once in both outputs, in any order, with its score, is what is asked for."""
     check(predictions([1, 2, 0]), 3, REFERENCE)
