@@ -1,6 +1,6 @@
 """The peers in Python as contenders.
 
-Each function raises PeerUnavailable where its packages cannot be had.
+Each function raises PeerUnavailable where its packages or its jars cannot be had.
 """
 
 import sys
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.contender import Contender, Process, Run
 from benchmarks.options import to_options
-from benchmarks.peers.environment import python_of
+from benchmarks.peers.environment import jars_of, python_of
 
-HERE = __package__
+PROGRAMS = __package__
 
 
 def two_bare_loops(module: str) -> Contender:
@@ -19,7 +19,7 @@ def two_bare_loops(module: str) -> Contender:
     return Contender(
         name="bare loop, two processes",
         guarantee="none",
-        command=_program(Path(sys.executable), f"{HERE}.pair", module),
+        command=_program(Path(sys.executable), f"{PROGRAMS}.pair", module),
         kind=lambda process: "starter" if process.is_first else "loop",
         memory_of="loop",
     )
@@ -30,7 +30,7 @@ def bytewax() -> Contender:
     return Contender(
         name="Bytewax",
         guarantee="at least once",
-        command=_program(python_of("bytewax"), f"{HERE}.bytewax_flow"),
+        command=_program(python_of("bytewax"), f"{PROGRAMS}.bytewax_flow"),
         kind=lambda process: "starter" if process.is_first else "worker",
         memory_of="worker",
     )
@@ -41,7 +41,7 @@ def quix() -> Contender:
     return Contender(
         name="Quix Streams",
         guarantee="exactly once to Kafka, at least once to Parquet",
-        command=_program(python_of("quix"), f"{HERE}.pair", f"{HERE}.quix_app"),
+        command=_program(python_of("quix"), f"{PROGRAMS}.pair", f"{PROGRAMS}.quix_app"),
         kind=lambda process: "starter" if process.is_first else "worker",
         memory_of="worker",
     )
@@ -52,9 +52,25 @@ def ray_data() -> Contender:
     return Contender(
         name="Ray Data",
         guarantee="at least once",
-        command=_program(python_of("ray_data"), f"{HERE}.ray_data_loop"),
+        command=_program(python_of("ray_data"), f"{PROGRAMS}.ray_data_loop"),
         kind=_ray_kind,
         memory_of="task",
+    )
+
+
+def pyspark() -> Contender:
+    """Spark Structured Streaming with scoring in Python."""
+    return _on_jvm("PySpark", "at least once", "pyspark", "pyspark_stream")
+
+
+def _on_jvm(name: str, guarantee: str, peer: str, program: str) -> Contender:
+    """A peer whose Python works beside a JVM, which has the most of its memory."""
+    return Contender(
+        name=name,
+        guarantee=guarantee,
+        command=_program(python_of(peer), f"{PROGRAMS}.{program}", str(jars_of(peer))),
+        kind=_jvm_kind,
+        memory_of="JVM",
     )
 
 
@@ -71,3 +87,9 @@ def _ray_kind(process: Process) -> str:
             return name
     # An idle process is one between two tasks.
     return "task" if command.startswith("ray::") else "other Ray"
+
+
+def _jvm_kind(process: Process) -> str:
+    if process.is_first:
+        return "driver"
+    return "JVM" if process.title.split(" ", 1)[0].endswith("java") else "Python"

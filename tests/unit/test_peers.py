@@ -9,9 +9,9 @@ import pytest
 from benchmarks.contender import Process, Run
 from benchmarks.options import from_options, to_options
 from benchmarks.peers import environment, in_python
-from benchmarks.peers.environment import PeerUnavailable, fingerprint, python_of
+from benchmarks.peers.environment import PeerUnavailable, fingerprint, jars_of, python_of
 
-PEERS = ("bytewax", "quix", "ray_data")
+PEERS = ("bytewax", "quix", "ray_data", "pyspark")
 
 
 @pytest.mark.parametrize("records", [None, 1_000])
@@ -60,6 +60,14 @@ def test_a_peer_without_its_packages_says_why(
     with pytest.raises(PeerUnavailable, match=r"thing-1-py3-none-any"):
         python_of("peer")
     assert list((tmp_path / "headrace").iterdir()) == []
+
+
+def test_a_peer_of_the_jvm_needs_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without Java the peer is left out with that reason."""
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PeerUnavailable, match="pyspark needs Java 17"):
+        jars_of("pyspark")
 
 
 @pytest.mark.parametrize(
