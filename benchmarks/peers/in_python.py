@@ -63,6 +63,11 @@ def pyspark() -> Contender:
     return _on_jvm("PySpark", "at least once", "pyspark", "pyspark_stream")
 
 
+def pyflink() -> Contender:
+    """Flink's SQL with scoring in a pandas function."""
+    return _on_jvm("PyFlink", "exactly once", "pyflink", "pyflink_job")
+
+
 def _on_jvm(name: str, guarantee: str, peer: str, program: str) -> Contender:
     """A peer whose Python works beside a JVM, which has the most of its memory."""
     return Contender(

@@ -11,7 +11,7 @@ from benchmarks.options import from_options, to_options
 from benchmarks.peers import environment, in_python
 from benchmarks.peers.environment import PeerUnavailable, fingerprint, jars_of, python_of
 
-PEERS = ("bytewax", "quix", "ray_data", "pyspark")
+PEERS = ("bytewax", "quix", "ray_data", "pyspark", "pyflink")
 
 
 @pytest.mark.parametrize("records", [None, 1_000])
