@@ -85,6 +85,11 @@ class Dispatch:
         return not self._queue and self._soonest(1) is not None
 
     @property
+    def scores_here(self) -> bool:
+        """Whether one of the replicas is in this process, and keeps the loop while it scores."""
+        return any(ref.handle is None for ref in self._fleet.values())
+
+    @property
     def needs_isolation(self) -> bool:
         """Whether suspected batches wait for, or are with, the isolation replica."""
         return bool(self._suspects) or any(held.isolated for held in self._held.values())

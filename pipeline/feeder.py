@@ -138,6 +138,7 @@ class Feeder:
 
     def _step(self, drain: bool, now: float) -> WaitingOn:
         self._finish_commit(now)
+        behind = self._batcher.full
         if self._batcher.due(now) or (drain and self._batcher.rows):
             while self._dispatch.room and self._batcher.rows:
                 self._cut()
@@ -148,7 +149,7 @@ class Feeder:
             self._ledger.skip(span)
         self._dispatch.send(now)
         full = self._is_full()
-        waiting_on = self._waiting_on(full, now)
+        waiting_on = self._waiting_on(full, behind, now)
         may_poll = not (drain or full or self._batcher.full)
         self._collect(0.0 if may_poll else BLOCKED_SECONDS)
         self._send()
@@ -174,9 +175,13 @@ class Feeder:
         nbytes = self._ledger.nbytes + self._batcher.nbytes
         return rows >= 2 * policy.max_rows or nbytes >= 2 * policy.max_bytes
 
-    def _waiting_on(self, full: bool, now: float) -> WaitingOn:
+    def _waiting_on(self, full: bool, behind: bool, now: float) -> WaitingOn:
         due = self._batcher.full or full or self._batcher.due(now)
         if due and not self._dispatch.room:
+            return WaitingOn.REPLICAS
+        # A replica in this process keeps the loop while it scores. So a whole batch that stood
+        # there when the loop came back has waited for it, and so does what is not polled yet.
+        if behind and self._dispatch.scores_here:
             return WaitingOn.REPLICAS
         return WaitingOn.SINK if full else WaitingOn.RECORDS
 

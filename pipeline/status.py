@@ -185,7 +185,9 @@ def line(status: Status) -> str:
     """One line of progress for a person."""
     ready = sum(1 for replica in status.replicas if replica.state == "ready")
     dead = sum(status.dead_letters.values())
-    where = "in their feeders" if status.placement == "local" else f"{ready} ready"
+    where = f"{ready} ready"
+    if status.placement == "local":
+        where = f"in their feeders and {where}" if ready else "in their feeders"
     return (
         f"{status.job} {status.state}: {status.records_in:,} records, "
         f"{status.records_per_second:,.0f}/s, lag {status.lag:,} ({status.time_lag:.1f} s), "

@@ -1,6 +1,7 @@
 """`headrace run` as a user starts it: a real broker, a real Ray, and counts by other clients."""
 
 import os
+import re
 import signal
 import time
 
@@ -225,11 +226,42 @@ def test_replicas_are_added_while_records_wait_and_nothing_is_lost(
         batching={"max_batch_size": 32},
         recipe="slow:recipe",
     )
-    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(6000))
+    # It takes one replica longer than any cold start: else no order would come in time to help.
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(20_000))
     with running(path, tmp_path, "--until-caught-up", *cluster) as process:
         log = tmp_path / "run.log"
         until(lambda: "up from 1 to" in log.read_text(), "replicas are ordered")
         finished(process)
     result = outcome(small_job.read(path), kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert_ordered(result)
+
+
+@pytest.mark.long
+def test_feeders_that_score_get_replicas_for_a_backlog_and_give_them_back(
+    kafka, cluster, topic_prefix, tmp_path
+):
+    """Replicas come for what exceeds the feeders' own, score some of it, and go once it is over."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(
+        tmp_path,
+        topic_prefix,
+        kafka.bootstrap,
+        placement="local",
+        slots=2,
+        replicas={"max_replicas": 2, "max_time_lag": 10, "cpus": 0.1},
+        batching={"max_batch_size": 32},
+        recipe="slow:recipe",
+    )
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(20_000))
+    with running(path, tmp_path, *cluster) as process:
+        log, config = tmp_path / "run.log", small_job.read(path)
+        until(lambda: "replicas: up from 2 to" in log.read_text(), "replicas are ordered")
+        until(lambda: "in their feeders and 2 ready" in log.read_text(), "they are ready")
+        until(lambda: committed(config, kafka.bootstrap) == len(places), "all is scored")
+        until(lambda: re.search(r"replicas: down from \d to 2", log.read_text()), "they are back")
+        process.send_signal(signal.SIGTERM)
+        finished(process)
+    result = outcome(config, kafka.bootstrap)
     assert_exactly_once(result, set(places))
     assert_ordered(result)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import journal
-from pipeline.batch import Partition, Scored
+from pipeline.batch import Batch, Partition, Scored
 from pipeline.batcher import Batcher, Limits
 from pipeline.commit import Target
 from pipeline.config import CommitPolicy, DeadLetters, Roll
@@ -557,3 +557,38 @@ def test_it_does_not_spin_while_it_waits_for_replicas(suspect_rows: int, rows: i
     clock.asked = 0
     world.feeder.turn(Orders(0.2, replicas))
     assert clock.asked < 2000
+
+
+def slowly(clock: ManualClock) -> Callable[[Batch], Scored]:
+    """Score as ever, in a time that the clock sees."""
+
+    def scoring(batch: Batch) -> Scored:
+        clock.advance(0.01)
+        return score(batch)
+
+    return scoring
+
+
+@pytest.mark.parametrize(
+    ("replica", "waiting_on"),
+    [(REPLICA, WaitingOn.REPLICAS), (ReplicaRef(1, "an actor"), WaitingOn.RECORDS)],
+)
+def test_a_backlog_waits_for_replicas_where_the_feeder_scores_it(
+    replica: ReplicaRef, waiting_on: WaitingOn
+) -> None:
+    """Its own scoring keeps it from polling; beside an actor with room, records are on their way."""
+    clock = ManualClock()
+    world = World(clock=clock, scoring=slowly(clock))
+    world.orders = Orders(0.0, (replica,))
+    world.feed(P, *[b"v"] * 20)
+    world.turns(1)
+    assert [world.turns(1).waiting_on for _ in range(4)] == [waiting_on] * 4
+
+
+def test_records_that_fill_no_batch_do_not_wait_for_the_feeder_that_scores_them() -> None:
+    """It scores whatever is there and comes back for more: that is no backlog."""
+    clock = ManualClock()
+    world = World(clock=clock, scoring=slowly(clock))
+    for _ in range(5):
+        world.feed(P, b"a", b"b")
+        assert world.turns(1).waiting_on is WaitingOn.RECORDS
