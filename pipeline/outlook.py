@@ -13,7 +13,8 @@ from pipeline.demand import Demand, Offsets, expecting, observe
 
 FAST_SECONDS = 10.0
 SLOW_SECONDS = 60.0
-# How long surges are remembered, and so how long replicas are kept for the next one.
+# How long surges are remembered, and so how long replicas are kept for the next one: in the second
+# half of it ever fewer.
 SURGE_MEMORY_SECONDS = 7200.0
 # From the first records of a surge to the order: two decisions and the delay of the fast rate.
 REACTION_SECONDS = 15.0
@@ -168,9 +169,11 @@ class Learned:
     def surge(self, rate: float, exposed: float) -> float:
         """Records that a surge may bring beyond `rate` within the exposed time.
 
-        As many as one brought before, but no more than the highest rate seen would bring.
+        As many as one brought before, or a part of them where that is long ago; but no more than
+        the highest rate seen would bring.
         """
-        largest = max((excess for _, excess in self.surges), default=0.0)
+        now = self.demand.samples[-1].at
+        largest = max((_remembered(now - at) * excess for at, excess in self.surges), default=0.0)
         peak = max((peak for _, peak in self.peaks), default=0.0)
         return max(0.0, min(largest, (peak - rate) * exposed))
 
@@ -180,6 +183,11 @@ class Learned:
         if not self.cold_starts:
             return DEFAULT_COLD_START_SECONDS
         return quantile(self.cold_starts, COLD_START_QUANTILE)
+
+
+def _remembered(age: float) -> float:
+    """The share of a surge that still counts after `age` seconds."""
+    return min(1.0, 2 * (1 - age / SURGE_MEMORY_SECONDS))
 
 
 def learn(known: Learned, signals: Signals, policy: Policy) -> Learned:

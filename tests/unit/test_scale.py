@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.capacity import Moments, ServiceTime, size_class
@@ -141,6 +141,19 @@ def test_replicas_on_their_way_are_counted() -> None:
     assert ordered > 1
     stream.run(15, 5 * RATE)
     assert stream.decisions[-1].replicas == ordered
+
+
+def test_replicas_are_kept_for_the_next_surge_and_ever_fewer_as_it_does_not_come() -> None:
+    """Where cold starts are longer than the allowed lag; after two hours none is kept."""
+    stream = Stream(cold=90.0, ready=3)
+    stream.watch = lambda signals: replace(signals, cold_starts=(90.0,))
+    stream.run(300, 50)
+    stream.run(600, 8 * RATE)
+    kept = []
+    for _ in range(3):
+        stream.run(2700, 50)
+        kept.append(stream.ready)
+    assert kept[0] > kept[1] > kept[2] == POLICY.min_replicas
 
 
 def test_batches_grow_before_replicas_do() -> None:
@@ -387,6 +400,7 @@ def test_replicas_that_score_less_than_their_batches_say_are_counted_as_they_are
 
 @settings(deadline=None, max_examples=20)
 @given(rate=st.floats(0.5, 25.0), cold=st.floats(1.0, 40.0), partitions=st.integers(1, 16))
+@example(rate=3.125, cold=1.0, partitions=1)
 def test_a_steady_demand_comes_to_rest_within_the_allowed_lag(
     rate: float, cold: float, partitions: int
 ) -> None:
@@ -396,5 +410,6 @@ def test_a_steady_demand_comes_to_rest_within_the_allowed_lag(
     stream.run(1200, rate * RATE)
     assert stream.lag < POLICY.max_time_lag
     last = [d.replicas for d in stream.decisions[-120:]]
-    assert max(last) - min(last) <= 1 + 0.1 * rate
+    # What is slowly left behind takes one more than the rate does, until it is caught up with.
+    assert max(last) - min(last) <= 2 + 0.1 * rate
     assert stream.ready <= 1.15 * rate + 2
