@@ -49,6 +49,7 @@ bench-peers: setup
 
 bench-scaling: setup
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.scaling --unseen --ours-only
 
 bench-scaling-real: setup
 	$(BIN)/python -m benchmarks.scaling.real

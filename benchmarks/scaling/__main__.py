@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.scaling import picture
 from benchmarks.scaling.contest import Row, contest
-from benchmarks.scaling.traces import Trace, all_traces, read
+from benchmarks.scaling.traces import Trace, all_traces, read, unseen_traces
 
 HERE = Path(__file__).parent
 SHORT_SECONDS = 900
@@ -62,7 +62,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the contest and write `results.md` and `results.png`."""
+    """Run the contest and write `results.md` and `results.png`, or `unseen.md`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.add_argument(
         "--short", action="store_true", help="a quarter of an hour of two traces: does it all work?"
@@ -74,7 +74,13 @@ def main(arguments: list[str]) -> int:
         metavar="MODULE:FUNCTION",
         help="one more policy: a function like pipeline.scale.decide, with any memory of its own",
     )
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--unseen",
+        action="store_true",
+        help="take traces on which nothing was tuned, and write unseen.md",
+    )
+    chosen.add_argument(
         "--trace",
         action="append",
         default=[],
@@ -85,15 +91,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ours-only", action="store_true", help="leave the others out")
     parser.add_argument("--output", type=Path, default=HERE, help="the folder of the results")
     options = parser.parse_args(arguments)
-    traces = [read(path) for path in options.trace] or all_traces()
+    if options.unseen:
+        traces = unseen_traces()
+    else:
+        traces = [read(path) for path in options.trace] or all_traces()
     if options.short:
-        chosen = [t for t in traces if options.trace or t.name in SHORT_TRACES]
-        traces = [trace.first(SHORT_SECONDS) for trace in chosen]
+        ours = not (options.trace or options.unseen)
+        traces = [t.first(SHORT_SECONDS) for t in traces if not ours or t.name in SHORT_TRACES]
     rows = contest(traces, options.policy, peers=not options.ours_only)
     text = table(rows, traces, " ".join(["python -m benchmarks.scaling", *arguments]))
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "results.md").write_text(text, encoding="utf-8")
-    picture.draw(traces, options.output / "results.png")
+    name = "unseen" if options.unseen else "results"
+    (options.output / f"{name}.md").write_text(text, encoding="utf-8")
+    if not options.unseen:
+        picture.draw(traces, options.output / "results.png")
     print(text)
     return 0
 

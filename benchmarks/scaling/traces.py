@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 FOLDER = Path(__file__).parent / "traces"
 SMOOTH_SECONDS = 60
+FLASH_SECONDS = 4 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,25 @@ def step() -> Trace:
 
 def flash() -> Trace:
     """A low base with three flash crowds: up within a minute, fading over ten."""
-    seconds = np.arange(4 * 3600)
+    return _crowds("flash", [(3000, 0.6), (7000, 0.85), (11500, 0.7)])
+
+
+def crowds(seed: int) -> Trace:
+    """Like `flash`, with crowds that come when they like and are as large as they like."""
+    random = np.random.default_rng(seed)
+    starts = np.sort(random.uniform(1200, FLASH_SECONDS - 1200, 3))
+    return _crowds(f"flash_{seed}", [(int(at), float(random.uniform(0.4, 0.85))) for at in starts])
+
+
+def _crowds(name: str, crowds: list[tuple[int, float]]) -> Trace:
+    seconds = np.arange(FLASH_SECONDS)
     rates = np.full(len(seconds), 0.15)
-    for start, height in ((3000, 0.6), (7000, 0.85), (11500, 0.7)):
+    for start, height in crowds:
         since = seconds - start
         rise = np.clip(since / 60.0, 0.0, 1.0)
         fade = np.exp(-np.clip(since - 60, 0, None) / 600.0)
         rates += height * rise * fade
-    return Trace("flash", rates)
+    return Trace(name, rates)
 
 
 def on_off() -> Trace:
@@ -97,6 +109,17 @@ SYNTHETIC: tuple[Callable[[], Trace], ...] = (
 )
 
 
+def recorded() -> list[Trace]:
+    """Those of the folder; its notice says where they come from."""
+    return [read(path) for path in sorted(FOLDER.glob("*.csv"))]
+
+
 def all_traces() -> list[Trace]:
     """The recorded ones, then the synthetic ones."""
-    return [read(path) for path in sorted(FOLDER.glob("*.csv"))] + [make() for make in SYNTHETIC]
+    return recorded() + [make() for make in SYNTHETIC]
+
+
+def unseen_traces() -> list[Trace]:
+    """What no constant was chosen on: the recorded ones backwards, and other draws by chance."""
+    backwards = [Trace(f"{one.name}_backwards", one.rates[::-1].copy()) for one in recorded()]
+    return [*backwards, *(markov(seed) for seed in (3, 4, 5)), crowds(1), crowds(2)]

@@ -11,8 +11,9 @@ import pytest
 from benchmarks.scaling.contest import OURS, POISONED, SCENARIOS, at_peak
 from benchmarks.scaling.optimum import least_replica_seconds
 from benchmarks.scaling.peers import PEERS, keda, static
+from benchmarks.scaling.real import difference
 from benchmarks.scaling.simulate import MAX_REPLICAS, PEAK_REPLICAS, Scenario, simulate
-from benchmarks.scaling.traces import Trace, all_traces, read, step
+from benchmarks.scaling.traces import Trace, all_traces, read, step, unseen_traces
 from pipeline.scale import decide
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,14 @@ def test_records_are_conserved_and_the_lag_is_that_of_the_oldest() -> None:
 
 
 def test_every_trace_is_there_with_a_rate_for_each_second() -> None:
-    """Five recorded ones and five synthetic ones."""
-    traces = all_traces()
-    assert len({trace.name for trace in traces}) == len(traces) == 10
+    """Five recorded ones and five synthetic ones, and as many on which nothing was tuned."""
+    traces = all_traces() + unseen_traces()
+    assert len({trace.name for trace in traces}) == len(traces) == 20
     assert all(len(trace.rates) > 3000 and trace.rates.min() >= 0 for trace in traces)
+
+
+def test_two_curves_are_apart_by_more_than_when_their_commits_fall() -> None:
+    """The same lag with another phase of its commits differs by nothing, a later one by its delay."""
+    lag = np.tile(np.arange(5.0), 40)
+    assert difference(lag, np.roll(lag, 2)) == pytest.approx(0.0)
+    assert difference(lag + 3.0, np.roll(lag, 2)) == pytest.approx(3.0)
