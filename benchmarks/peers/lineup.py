@@ -24,6 +24,8 @@ PEERS: dict[str, Lineup] = {
         "Bytewax": in_python.bytewax,
         "Quix Streams": in_python.quix,
         "Ray Data": in_python.ray_data,
+        "PySpark": in_python.pyspark,
+        "PyFlink": in_python.pyflink,
     },
     CRAYFISH.name: {
         "Kafka Streams, parallelism 1": partial(jvm.kafka_streams, 1),
