@@ -1,4 +1,5 @@
 import java.io.IOException;
+import java.util.Map;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.parquet.hadoop.ParquetWriter;
 import org.apache.parquet.hadoop.api.WriteSupport;
@@ -8,8 +9,6 @@ import org.apache.parquet.io.api.Binary;
 import org.apache.parquet.io.api.RecordConsumer;
 import org.apache.parquet.schema.MessageType;
 import org.apache.parquet.schema.MessageTypeParser;
-
-import java.util.Map;
 
 /** The rows that every contender writes, straight into Parquet's columns. */
 final class ScoredRows extends WriteSupport<FlinkJob.Scored> {
