@@ -238,11 +238,13 @@ enum class Kind : char {
   kInt64 = 'q',
   kBool = '?',
   kString = 's',
+  kIntegers = 'l',  // an array of any length, of integers of 64 bits
 };
 
 // Where one field goes. `row_bytes` lie between the places of two rows in `data`. A scalar has
 // `length` -1, a vector its number of elements. `limit` bounds a number's absolute value (for
-// integers from above; one more is allowed below). A string goes to `text`, its end to `data`.
+// integers from above; one more is allowed below). What has no fixed size, a string or an array of
+// any length, goes to `pieces`, and its end there to `data`.
 struct Target {
   std::string_view name;
   Kind kind;
@@ -255,7 +257,9 @@ struct Target {
   const char* null;      // the bytes that stand in for a null
   Py_ssize_t value_bytes;
   bool lenient;  // whether a value of another type counts as null
-  std::string text;
+  std::string pieces;
+
+  bool has_pieces() const { return kind == Kind::kString || kind == Kind::kIntegers; }
 };
 
 // Write a number as its target has it; false where it does not fit.
@@ -284,7 +288,7 @@ inline const char* read_scalar(const char* at, const char* end, Target& target, 
   if (target.kind == Kind::kString) {
     std::string_view text;
     at = read_string(at, end, text);
-    if (at != nullptr) target.text.append(text);
+    if (at != nullptr) target.pieces.append(text);
     return at;
   }
   if (target.kind == Kind::kBool) {
@@ -308,6 +312,23 @@ const char* read_vector(const char* at, const char* end, Target& target, char* p
   return *at == ']' ? at + 1 : nullptr;
 }
 
+const char* read_integers(const char* at, const char* end, Target& target) {
+  if (*at != '[') return nullptr;
+  at = skip_space(at + 1);
+  if (*at == ']') return at + 1;
+  Number number;
+  char value[sizeof(int64_t)];
+  while (true) {
+    at = read_number(at, end, number);
+    if (at == nullptr || !write_number(number, Kind::kInt64, target.limit, value)) return nullptr;
+    target.pieces.append(value, sizeof value);
+    at = skip_space(at);
+    if (*at == ']') return at + 1;
+    if (*at != ',') return nullptr;
+    at = skip_space(at + 1);
+  }
+}
+
 // What stands in for a field that is absent or null; false where nothing does.
 bool stand_in(Target& target, Py_ssize_t row, const char* choice) {
   if (target.valid != nullptr) {
@@ -325,8 +346,9 @@ const char* read_field(const char* at, const char* end, Target& target, Py_ssize
     return stand_in(target, row, target.null) ? read_word(at, end, "null") : nullptr;
   }
   char* place = target.data + row * target.row_bytes;
-  const char* after = target.length < 0 ? read_scalar(at, end, target, place)
-                                        : read_vector(at, end, target, place);
+  const char* after = target.kind == Kind::kIntegers ? read_integers(at, end, target)
+                      : target.length < 0            ? read_scalar(at, end, target, place)
+                                                     : read_vector(at, end, target, place);
   if (after != nullptr) {
     if (target.valid != nullptr) target.valid[row] = 1;
     return after;
@@ -453,11 +475,6 @@ bool open_target(PyObject* item, Py_ssize_t rows, Buffers& buffers, Target& targ
   return true;
 }
 
-// The texts of one string target's rows, one behind the other.
-PyObject* as_bytes(const std::string& text) {
-  return PyBytes_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()));
-}
-
 PyObject* scan_records(PyObject* values, PyObject* specifications, int forbid_unknown) {
   const Py_ssize_t rows = PyList_Size(values);
   const Py_ssize_t count = PyList_Size(specifications);
@@ -483,8 +500,8 @@ PyObject* scan_records(PyObject* values, PyObject* specifications, int forbid_un
     for (Py_ssize_t row = 0; row < rows; ++row) {
       if (!reader.read(records[static_cast<size_t>(row)], row)) doubted.push_back(row);
       for (Target& target : targets) {
-        if (target.kind != Kind::kString) continue;
-        const auto end = static_cast<int64_t>(target.text.size());
+        if (!target.has_pieces()) continue;
+        const auto end = static_cast<int64_t>(target.pieces.size());
         std::memcpy(target.data + row * target.row_bytes, &end, sizeof end);
       }
     }
@@ -493,22 +510,22 @@ PyObject* scan_records(PyObject* values, PyObject* specifications, int forbid_un
   }
   Py_END_ALLOW_THREADS;
   if (out_of_memory) return PyErr_NoMemory();
-  PyObject* texts = PyList_New(0);
+  PyObject* pieces = PyList_New(0);
   PyObject* doubts = PyList_New(0);
-  bool good = texts != nullptr && doubts != nullptr;
+  bool good = pieces != nullptr && doubts != nullptr;
   for (size_t i = 0; good && i < targets.size(); ++i) {
-    if (targets[i].kind != Kind::kString) continue;
-    PyObject* text = as_bytes(targets[i].text);
-    good = text != nullptr && PyList_Append(texts, text) == 0;
-    Py_XDECREF(text);
+    const std::string& all = targets[i].pieces;
+    PyObject* piece = PyBytes_FromStringAndSize(all.data(), static_cast<Py_ssize_t>(all.size()));
+    good = piece != nullptr && PyList_Append(pieces, piece) == 0;
+    Py_XDECREF(piece);
   }
   for (size_t i = 0; good && i < doubted.size(); ++i) {
     PyObject* row = PyLong_FromSsize_t(doubted[i]);
     good = row != nullptr && PyList_Append(doubts, row) == 0;
     Py_XDECREF(row);
   }
-  PyObject* answer = good ? PyTuple_Pack(2, doubts, texts) : nullptr;
-  Py_XDECREF(texts);
+  PyObject* answer = good ? PyTuple_Pack(2, doubts, pieces) : nullptr;
+  Py_XDECREF(pieces);
   Py_XDECREF(doubts);
   return answer;
 }

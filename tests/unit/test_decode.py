@@ -1,20 +1,24 @@
 """JSON to columns: one bad record is one reject, and its neighbours go on."""
 
+import itertools
 import json
 import math
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.decode import json_decoder
 from pipeline.errors import ConfigInvalid
-from pipeline.json_flat import COMPILED
-from pipeline.model import Choice, FieldSpec, InputSpec, Tensor
+from pipeline.json_flat import COMPILED, is_flat
+from pipeline.model import Choice, FieldSpec, IdSpec, InputSpec, Tensor
+from pipeline.ragged import Ragged
 from pipeline.recipe import Decoded, Needs
 from pipeline.schema import pass_through_fields
+from pipeline.vocabulary import Vocabulary
 
 FLOAT = Tensor("float", (None, 2))
 
@@ -45,10 +49,21 @@ def decode(needs: Needs, *values: bytes | None) -> Decoded:
     for name, feed in events.feeds.items():
         assert (feed.dtype, feed.shape) == (others.feeds[name].dtype, others.feeds[name].shape)
         np.testing.assert_array_equal(feed, others.feeds[name])
+    assert events.ids.keys() == others.ids.keys()
+    for name, lists in events.ids.items():
+        assert as_lists(lists) == as_lists(others.ids[name])
     assert (decoded.event_time is None) == (twin.event_time is None)
     if decoded.event_time is not None and twin.event_time is not None:
         assert decoded.event_time.tolist() == twin.event_time.tolist()
     return decoded
+
+
+def as_lists(ragged: Ragged) -> list[list[int] | None]:
+    """Row by row, None where there is no list."""
+    bounds = ragged.offsets.tolist()
+    lists = [ragged.values[a:b].tolist() for a, b in itertools.pairwise(bounds)]
+    absent = ragged.absent
+    return lists if absent is None else [None if absent[i] else x for i, x in enumerate(lists)]
 
 
 def test_the_compiled_part_was_built() -> None:
@@ -442,3 +457,94 @@ def test_a_field_named_twice_counts_as_it_stands_last() -> None:
     """Of two fields with one name the last one counts, as in every common JSON reader."""
     decoded = decode(VECTOR, b'{"v": [1, 2], "v": [3, 4]}')
     assert decoded.events.feeds["x"].tolist() == [[3, 4]]  # type: ignore[attr-defined]
+
+
+# -- ids -----------------------------------------------------------------------------------------
+
+NUMBERS = Vocabulary("items", pa.array([30, -5, 2**63 - 1, -(2**63), 0], pa.int64()))
+WORDS = Vocabulary("users", pa.array(["ann", "zoë"], pa.string()), first=1)
+LISTED: Any = {"many": True, "unknown": "drop", "empty": "keep"}
+VISIT = Needs(
+    (),
+    pass_through_fields({"user": "string", "item": "int64"}),
+    ids=(
+        IdSpec("history", FieldSpec("history"), NUMBERS, **LISTED),
+        IdSpec("lately", FieldSpec("lately", missing=[], null=[]), NUMBERS, **LISTED),
+        IdSpec("before", FieldSpec("before", missing=[30], null=[]), NUMBERS, **LISTED),
+        IdSpec("candidates", FieldSpec("candidates"), NUMBERS, optional=True, **LISTED),
+        IdSpec("user", FieldSpec("user", missing="ann"), WORDS, unknown=0),
+        IdSpec("item", FieldSpec("item", missing=30, null=0), NUMBERS, unknown=4),
+    ),
+)
+
+
+def visit(**fields: Any) -> bytes:
+    return json.dumps({"history": [30], "user": "zoë"} | fields, ensure_ascii=False).encode()
+
+
+def ids(decoded: Decoded, name: str) -> list[list[int] | None]:
+    found: Any = decoded.events
+    return as_lists(found.ids[name])
+
+
+def test_ids_are_read_as_columns_where_something_was_compiled() -> None:
+    """Integers alone or in arrays and single strings are flat; arrays of strings are not."""
+    assert is_flat(VISIT)
+    assert not is_flat(Needs((), ids=(IdSpec("u", FieldSpec("u"), WORDS, many=True),)))
+    assert not is_flat(Needs((), ids=(IdSpec("u", FieldSpec("o.u"), NUMBERS),)))
+
+
+def test_arrays_of_ids_keep_their_length_and_order() -> None:
+    """Any number of ids, of any size, with any space between, beside rows that are refused."""
+    decoded = decode(
+        VISIT,
+        visit(history=[0, 30, 0, -5]),
+        visit(history=[]),
+        b'{"history": [1, "x"], "user": "ann"}',
+        b'{"user": "ann", "history" : [ 9223372036854775807 ,\n-9223372036854775808,-0 ] }',
+        visit(history=[77, 30]),
+        b"[",
+    )
+    assert ids(decoded, "history") == [[4, 0, 4, 1], [], [2, 3, 4], [0]]
+    assert ids(decoded, "user") == [[2], [2], [1], [2]]
+    assert [row for row, _, _ in reasons(decoded)] == [2, 5]
+
+
+def test_what_stands_in_for_ids_is_what_model_yaml_says() -> None:
+    """An absent list is empty, another list, or none at all; an absent id is the one chosen."""
+    nulls = dict.fromkeys(("lately", "before", "candidates", "item"))
+    decoded = decode(VISIT, visit(), visit(**nulls), visit(candidates=[30, None]), b'{"user": 1}')
+    assert ids(decoded, "lately") == [[], [], []]
+    assert ids(decoded, "before") == [[0], [], [0]]
+    assert ids(decoded, "candidates") == [None, None, [0]]
+    assert ids(decoded, "item") == [[0], [4], [0]]
+    assert [row for row, _, _ in reasons(decoded)] == [3]
+
+
+ID = st.integers() | st.sampled_from([30, -5, 0, 2**63 - 1, 2**63, -(2**63)])
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                name: st.lists(ID, max_size=4) | st.lists(ID | JSON, max_size=3) | JSON
+                for name in ("history", "lately", "before", "candidates")
+            }
+            | {"user": st.text(max_size=3) | JSON, "item": ID | JSON},
+        ).map(lambda event: json.dumps(event).encode())
+        | st.binary(max_size=8),
+        max_size=5,
+    )
+)
+def test_ids_are_read_alike_in_both_ways(values: list[bytes]) -> None:
+    """Whatever stands in the place of ids, both ways of reading accept or refuse it alike."""
+    decode(VISIT, *values, visit(), *values)
+
+
+@given(st.binary(max_size=12), st.integers(0, 30))
+def test_broken_bytes_in_an_array_of_ids_are_no_ids(noise: bytes, at: int) -> None:
+    """An array cut short or with anything between its ids is read alike in both ways."""
+    whole = b'{"user":"ann","history":[30, -5]}'
+    decode(VISIT, whole[:at] + noise + whole[at:], whole, whole[:at], whole[:at] + noise)
