@@ -113,7 +113,7 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
     parameters, course = fit(
         shape,
         [one for one in early if len(one) > 1],
-        lambda tried: _next_item(tried, early, data.items[before], shape.length)[0],
+        lambda tried: _next_item(tried, early, _one_each(data, before), shape.length)[0],
         Plan(),
     )
     seconds = time.monotonic() - began
@@ -123,7 +123,7 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
     feeds = {"history": lines, "blocked": blocked, "k": np.array([K])}
     scores, best = session(model).run(["scores", "best"], feeds)
     expected = np.where(blocked, -np.inf, sequence_model.scores(parameters, lines))
-    ndcg, hits = _next_item(parameters, late, data.items[last], shape.length)
+    ndcg, hits = _next_item(parameters, late, _one_each(data, last), shape.length)
     padded = {"ids": "history", "form": "padded", "newest": shape.length, "pad": 0, "side": "left"}
     return Trained(
         "recommend-sequence",
@@ -161,6 +161,11 @@ def _histories(data: Interactions, chosen: Flags) -> list[npt.NDArray[np.int64]]
     order = np.argsort(data.users[chosen], kind="stable")
     counts = np.bincount(data.users[chosen], minlength=data.shape[0] + 1)[1:]
     return np.split(data.items[chosen][order], np.cumsum(counts)[:-1])
+
+
+def _one_each(data: Interactions, chosen: Flags) -> npt.NDArray[np.int64]:
+    """The item of each user's only chosen interaction, in the order of users."""
+    return np.concatenate(_histories(data, chosen))
 
 
 def _lines(histories: list[npt.NDArray[np.int64]], length: int) -> npt.NDArray[np.int64]:

@@ -23,8 +23,8 @@ class Plan:
 
     epochs: int = 40
     patience: int = 8
-    batch: int = 128
-    rate: float = 2e-3
+    batch: int = 16
+    rate: float = 1e-3
     dropout: float = 0.3
     seed: int = 0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -500,6 +501,22 @@ def test_a_shipped_model_ranks_as_its_config_says(name: str) -> None:
 def test_check_says_what_is_ranked() -> None:
     """A model that ranks is told by its catalogue, not by a number of features."""
     assert "the best 3 of 240 items" in list(check._model(config("models/recommend", k=3)))
+
+
+def test_check_refuses_a_vocabulary_that_does_not_fit(tmp_path: Path) -> None:
+    """Ids that are one fewer than the model's columns are found before the start, by their file."""
+    rest = EASE_YAML.replace(", candidates: candidates", "")
+    folder = written(tmp_path, ease.export(WEIGHTS), HISTORY, rest)
+    fewer = "".join(f"{one}\n" for one in ITEMS[:-1])
+    (folder / "items.txt").write_text(fewer)
+    text = re.sub(
+        r"(items.txt.*sha256: )\w+",
+        lambda found: found[1] + hashlib.sha256(fewer.encode()).hexdigest(),
+        (folder / "model.yaml").read_text(),
+    )
+    (folder / "model.yaml").write_text(text)
+    with pytest.raises(ConfigInvalid, match="is 6 wide, and vocabulary 'items' has 5"):
+        list(check._model(config(str(folder.parent))))
 
 
 def test_rules_for_a_model_that_does_not_rank_are_a_mistake(tmp_path: Path) -> None:

@@ -94,6 +94,17 @@ def test_the_sequence_model_learns_what_follows() -> None:
     assert max(course) == 1
 
 
+def test_the_last_item_is_asked_of_whom_it_belongs_to() -> None:
+    """A history and the item that follows it are of one person, in whatever order people came."""
+    last = interactions.last_ones(DATA)
+    whole = train_recommend._histories(DATA, np.ones_like(last))
+    early = train_recommend._histories(DATA, ~last)
+    following = train_recommend._one_each(DATA, last)
+    assert len(whole) == len(early) == len(following) == DATA.shape[0]
+    for everything, before, item in zip(whole, early, following, strict=True):
+        assert everything.tolist() == [*before.tolist(), item]
+
+
 def test_movielens_models_stay_outside_the_repository() -> None:
     """What is made of MovieLens may not be redistributed: writing it among our files is refused."""
     trained = train_recommend.train_pairs(DATA, TRAINING)
