@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from jobs import ease, interactions, pair_model, sequence_model
 from jobs.interactions import Flags, Interactions
-from jobs.ranking_metrics import Quality, judge, most_popular
+from jobs.ranking_metrics import judge, most_popular
 from jobs.recommend_model import Trained, check_parity, session, write
 
 K = 10
@@ -110,10 +110,11 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
     shape = sequence_model.Shape(data.shape[1])
     began = time.monotonic()
     early, late = (_histories(data, ~last & ~before), _histories(data, ~last))
+    seen = _blocked(early, shape.items)
     parameters, course = fit(
         shape,
         [one for one in early if len(one) > 1],
-        lambda tried: _next_item(tried, early, _one_each(data, before), shape.length)[0],
+        lambda tried: _next_item(tried, early, seen, _one_each(data, before))["ndcg_at_10"],
         Plan(),
     )
     seconds = time.monotonic() - began
@@ -123,7 +124,7 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
     feeds = {"history": lines, "blocked": blocked, "k": np.array([K])}
     scores, best = session(model).run(["scores", "best"], feeds)
     expected = np.where(blocked, -np.inf, sequence_model.scores(parameters, lines))
-    ndcg, hits = _next_item(parameters, late, _one_each(data, last), shape.length)
+    following, everything = _one_each(data, last), np.zeros_like(blocked)
     padded = {"ids": "history", "form": "padded", "newest": shape.length, "pad": 0, "side": "left"}
     return Trained(
         "recommend-sequence",
@@ -135,7 +136,8 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
         },
         {"items": np.arange(1, data.shape[1] + 1)},
         {
-            "leave_one_out": {"ndcg_at_10": round(ndcg, 4), "hits_at_10": round(hits, 4)},
+            "leave_one_out": _rounded(_next_item(parameters, late, blocked, following)),
+            "leave_one_out_of_all": _rounded(_next_item(parameters, late, everything, following)),
             "parity": check_parity((best, scores), expected),
             "training": {"seconds": round(seconds, 1), "epochs": len(course), **asdict(shape)},
         },
@@ -147,13 +149,13 @@ def _judged(data: Interactions, training: Flags, best: npt.NDArray[np.int64]) ->
     """Quality on what was held out, beside that of the most popular items."""
     seen, relevant = data.matrix(training), data.matrix(~training) > 0
     return {
-        "held_out": _rounded(judge(best, seen, relevant)),
-        "most_popular": _rounded(judge(most_popular(seen, K), seen, relevant)),
+        "held_out": _rounded(asdict(judge(best, seen, relevant))),
+        "most_popular": _rounded(asdict(judge(most_popular(seen, K), seen, relevant))),
     }
 
 
-def _rounded(quality: Quality) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(quality).items()}
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def _histories(data: Interactions, chosen: Flags) -> list[npt.NDArray[np.int64]]:
@@ -189,16 +191,21 @@ def _blocked(histories: list[npt.NDArray[np.int64]], items: int) -> npt.NDArray[
 def _next_item(
     parameters: sequence_model.Parameters,
     histories: list[npt.NDArray[np.int64]],
+    blocked: Flags,
     following: npt.NDArray[np.int64],
-    length: int,
-) -> tuple[float, float]:
-    """Measure by the item that follows each history, among all unseen ones: nDCG and hits at K."""
-    scores = sequence_model.scores(parameters, _lines(histories, length))
-    scores[_blocked(histories, scores.shape[1] - 1)] = -np.inf
+) -> dict[str, float]:
+    """Measure by the item that follows each history, among all that are not `blocked`."""
+    scores = sequence_model.scores(parameters, _lines(histories, len(parameters["places"])))
+    scores[blocked] = -np.inf
+    # Index 0 is padding.
+    scores[:, 0] = -np.inf
     own = scores[np.arange(len(scores)), following]
     places = (scores > own[:, None]).sum(axis=1)
     hits = places < K
-    return float((hits / np.log2(places + 2)).mean()), float(hits.mean())
+    return {
+        "ndcg_at_10": float((hits / np.log2(places + 2)).mean()),
+        "hits_at_10": float(hits.mean()),
+    }
 
 
 Trainer = Callable[[Interactions, Flags], Trained]
