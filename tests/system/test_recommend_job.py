@@ -1,0 +1,96 @@
+"""configs/recommend.yaml on a real broker: run, verified, submitted, and read by Ray Data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+import yaml
+from runs import produce, topics
+
+from pipeline.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTITIONS, SECONDS = 2, 240.0
+GOOD = [b'{"id": %d, "user": 7, "history": [%d, 9, 12]}' % (n, n % 240 + 1) for n in range(400)]
+BAD = [b'{"id": 1', b'{"id": 1, "user": 1, "history": []}', b'{"id": 1, "history": ["9"]}']
+
+
+@pytest.fixture
+def config(kafka, topic_prefix, tmp_path, monkeypatch):
+    """Give the shipped config under a name of its own, in a folder as a user has it."""
+    path = tmp_path / "configs" / "recommend.yaml"
+    path.parent.mkdir()
+    content = yaml.safe_load((ROOT / "configs" / path.name).read_text(encoding="utf-8"))
+    content |= {"job": topic_prefix, "replicas": 1, "slots": 1, "metrics": {"port": None}}
+    content["input"]["topic"] = f"{topic_prefix}.events"
+    content["output"]["topic"] = f"{topic_prefix}.predictions"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    for name in ("jobs", "pipeline", "models"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    topics(kafka.bootstrap, topic_prefix, PARTITIONS)
+    records = [(b"k%d" % n, value, None) for n, value in enumerate([*GOOD, *BAD])]
+    produce(kafka.bootstrap, f"{topic_prefix}.events", records, PARTITIONS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
+    return path
+
+
+def ran(*arguments, **variables):
+    """Run a module as a user does in the folder; Ray is only where the arguments say."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def assert_all_was_ranked(config, job, capsys):
+    """Each event has its list or is a dead letter, and `verify` finds nothing wrong with them."""
+    rows = ds.dataset(config.parents[1] / "out" / job, partitioning="hive").to_table()
+    assert sorted(rows["id"].to_pylist()) == list(range(len(GOOD)))
+    assert {len(one) for one in rows["items"].to_pylist()} == {10}
+    capsys.readouterr()
+    assert main(["verify", str(config), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["result"], said["anomalies"], said["not_checkable"]) == ("ok", [], [])
+    assert (said["predictions"], said["dead_letters"]) == (len(GOOD), len(BAD))
+    assert said["files"] > 0
+    return rows
+
+
+# Ray Data warns of settings of its own that it reads itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_job_keeps_its_promise_and_ray_data_reads_its_lists(
+    config, cluster, topic_prefix, capsys
+):
+    """`python -m jobs.recommend` writes lists that `verify` and Ray Data read like Arrow."""
+    ran("jobs.recommend", "--until-caught-up", *cluster)
+    rows = assert_all_was_ranked(config, topic_prefix, capsys).select(["id", "items", "scores"])
+    import ray
+
+    read = ray.data.read_parquet(str(config.parents[1] / "out" / topic_prefix))
+    schema = read.schema()
+    types = dict(zip(schema.names, schema.types, strict=True))
+    assert (types["items"], types["scores"]) == (rows["items"].type, rows["scores"].type)
+    found = {row["id"]: row for row in read.select_columns(["id", "items", "scores"]).take_all()}
+    for row in rows.to_pylist():
+        assert list(found[row["id"]]["items"]) == row["items"]
+        assert list(found[row["id"]]["scores"]) == row["scores"]
+
+
+@pytest.mark.long
+def test_the_submitted_job_keeps_its_promise(config, head, topic_prefix, capsys):
+    """`headrace submit` takes the model and its vocabulary along, and its outputs verify."""
+    where = ["--address", head.dashboard, "--env", "KAFKA_BOOTSTRAP_SERVERS", "--wait"]
+    arguments = [f"configs/{config.name}", *where, "--", "--until-caught-up"]
+    ran("pipeline.cli", "submit", *arguments, **head.token)
+    assert_all_was_ranked(config, topic_prefix, capsys)
