@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from runs import produce, topics
 
 from pipeline.cli import main
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS, SECONDS = 2, 240.0
@@ -67,12 +71,21 @@ def assert_all_was_ranked(config, job, capsys):
     return rows
 
 
+def change_a_list(file):
+    """Turn the list of the file's first row round."""
+    table = pq.read_table(file, partitioning=None)
+    lists = table["items"].to_pylist()
+    lists[0].reverse()
+    place, field = table.schema.get_field_index("items"), table.schema.field("items")
+    pq.write_table(table.set_column(place, field, pa.array(lists, field.type)), file)
+
+
 # Ray Data warns of settings of its own that it reads itself.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_job_keeps_its_promise_and_ray_data_reads_its_lists(
     config, cluster, topic_prefix, capsys
 ):
-    """`python -m jobs.recommend` writes lists that `verify` and Ray Data read like Arrow."""
+    """Lists are read by Ray Data as by Arrow, and `verify` holds each of them to the journal."""
     ran("jobs.recommend", "--until-caught-up", *cluster)
     rows = assert_all_was_ranked(config, topic_prefix, capsys).select(["id", "items", "scores"])
     import ray
@@ -85,9 +98,13 @@ def test_the_job_keeps_its_promise_and_ray_data_reads_its_lists(
     for row in rows.to_pylist():
         assert list(found[row["id"]]["items"]) == row["items"]
         assert list(found[row["id"]]["scores"]) == row["scores"]
+    change_a_list(next((config.parents[1] / "out" / topic_prefix).rglob("date=*/*.parquet")))
+    assert main(["verify", str(config), "--json"]) == 1
+    (anomaly,) = json.loads(capsys.readouterr().out)["anomalies"]
+    assert anomaly["anomaly"] == "mismatched"
+    assert "items is [" in anomaly["examples"][0]
 
 
-@pytest.mark.long
 def test_the_submitted_job_keeps_its_promise(config, head, topic_prefix, capsys):
     """`headrace submit` takes the model and its vocabulary along, and its outputs verify."""
     where = ["--address", head.dashboard, "--env", "KAFKA_BOOTSTRAP_SERVERS", "--wait"]

@@ -90,7 +90,9 @@ def test_the_sequence_model_learns_what_follows() -> None:
         best = sequence_model.scores(parameters, lines)[:, 1:].argmax(axis=1) + 1
         return float((best == following).mean())
 
-    _, course = fit(shape, histories, hits, Plan(epochs=150, patience=150, rate=0.01, dropout=0.1))
+    _, course = fit(
+        shape, histories, hits, Plan(epochs=150, patience=150, batch=128, rate=0.01, dropout=0.1)
+    )
     assert max(course) == 1
 
 
