@@ -101,7 +101,8 @@ def _recoveries(
 @contextmanager
 def _streaming(run: Run, rate: int) -> Iterator[None]:
     command = [sys.executable, "-m", "benchmarks.steady", "--bootstrap", run.bootstrap]
-    command += ["--topic", run.events, "--first", "0", "--count", str(rate * 7200)]
+    command += ["--task", CARDS.name, "--topic", run.events]
+    command += ["--first", "0", "--count", str(rate * 7200)]
     command += ["--rate", str(rate), "--times", str(run.scratch / "times.npy")]
     with subprocess.Popen(command) as producing:
         try:
