@@ -1,6 +1,7 @@
 """The control plane: topics, ends of logs, and a group's offsets without waiting for any."""
 
 import datetime
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -36,6 +37,27 @@ from pipeline.errors import ClusterUnfit
 from pipeline.topology import Topic
 
 CALL_SECONDS = 10.0
+# What a broker answers while it finds, makes or loads what holds a group.
+NO_COORDINATOR_YET = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+AGAIN_SECONDS = 0.2
+
+
+def _settled_offsets(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+    """The committed offsets, once the group has a coordinator. Raises KafkaException."""
+    deadline = time.monotonic() + CALL_SECONDS
+    while True:
+        try:
+            found: list[TopicPartition] = consumer.committed(asked, timeout=CALL_SECONDS)
+        except KafkaException as problem:
+            if problem.args[0].code() not in NO_COORDINATOR_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(AGAIN_SECONDS)
+        else:
+            return found
 
 
 class KafkaAdmin:
@@ -107,7 +129,7 @@ class KafkaAdmin:
     def committed(self, group: str, topic: str) -> dict[Partition, layouts.Stored]:
         """The group's offsets on the topic, without waiting for open transactions.
 
-        By a consumer: it asks again while a fresh broker still loads its groups, and the admin
+        By a consumer, asked again while a fresh broker still makes its groups' topic: the admin
         client's own call was seen to end the process there (confluent-kafka 2.16.1).
         """
         settings = consumer_settings(self._settings, group) | {
@@ -119,7 +141,7 @@ class KafkaAdmin:
         ):
             count = len(consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic].partitions)
             asked = [TopicPartition(topic, number) for number in range(count)]
-            found = consumer.committed(asked, timeout=CALL_SECONDS) if asked else []
+            found = _settled_offsets(consumer, asked) if asked else []
         return stored(found)
 
     def epoch(self, group: str, partitions: Sequence[Partition]) -> int:
