@@ -17,7 +17,7 @@ from jobs.kafka_jars import BrokerUnavailable
 
 READY_SECONDS = 150.0  # Kafka starts in 5 to 9 s on two cores; a busy machine needs far longer
 STOP_SECONDS = 30.0
-# A refused connection says so at once; what a busy broker has begun to answer is not given up.
+# Long enough for a busy broker to answer, short enough to see soon that its process has ended.
 ANSWER_SECONDS = 2.0
 
 

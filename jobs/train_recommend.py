@@ -110,11 +110,11 @@ def train_sequence(data: Interactions, _: Flags) -> Trained:
     shape = sequence_model.Shape(data.shape[1])
     began = time.monotonic()
     early, late = (_histories(data, ~last & ~before), _histories(data, ~last))
-    seen = _blocked(early, shape.items)
+    seen, judged_by = _blocked(early, shape.items), _one_each(data, before)
     parameters, course = fit(
         shape,
         [one for one in early if len(one) > 1],
-        lambda tried: _next_item(tried, early, seen, _one_each(data, before))["ndcg_at_10"],
+        lambda tried: _next_item(tried, early, seen, judged_by)["ndcg_at_10"],
         Plan(),
     )
     seconds = time.monotonic() - began

@@ -1,7 +1,6 @@
 """The control plane: topics, ends of logs, and a group's offsets without waiting for any."""
 
 import datetime
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -27,6 +26,7 @@ from confluent_kafka.admin import (
 from pipeline import layout as layouts
 from pipeline.batch import Partition
 from pipeline.edges.kafka.clients import (
+    asked_again,
     common,
     consumer_settings,
     translate,
@@ -44,20 +44,6 @@ NO_COORDINATOR_YET = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
 AGAIN_SECONDS = 0.2
-
-
-def _settled_offsets(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
-    """The committed offsets, once the group has a coordinator. Raises KafkaException."""
-    deadline = time.monotonic() + CALL_SECONDS
-    while True:
-        try:
-            found: list[TopicPartition] = consumer.committed(asked, timeout=CALL_SECONDS)
-        except KafkaException as problem:
-            if problem.args[0].code() not in NO_COORDINATOR_YET or time.monotonic() > deadline:
-                raise
-            time.sleep(AGAIN_SECONDS)
-        else:
-            return found
 
 
 class KafkaAdmin:
@@ -141,7 +127,12 @@ class KafkaAdmin:
         ):
             count = len(consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic].partitions)
             asked = [TopicPartition(topic, number) for number in range(count)]
-            found = _settled_offsets(consumer, asked) if asked else []
+            found = asked_again(
+                lambda: consumer.committed(asked, timeout=CALL_SECONDS) if asked else [],
+                lambda error: error.code() in NO_COORDINATOR_YET,
+                CALL_SECONDS,
+                AGAIN_SECONDS,
+            )
         return stored(found)
 
     def epoch(self, group: str, partitions: Sequence[Partition]) -> int:

@@ -1,12 +1,15 @@
 """What every client of ours is configured with, and librdkafka's errors in our words."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
+
+T = TypeVar("T")
 
 SOCKET_TIMEOUT_MS = 10_000
 # librdkafka's default; journal chunks and predictions stay below it.
@@ -84,6 +87,23 @@ def producer_settings(
         "queue.buffering.max.messages": max(queue_rows, 100_000),
         "queue.buffering.max.kbytes": 1 << 18,
     }
+
+
+def asked_again(
+    call: Callable[[], T], passes: Callable[[KafkaError], bool], seconds: float, pause: float = 0.0
+) -> T:
+    """Make a call of the client, again while its error is one that `passes`, for `seconds`.
+
+    Raises KafkaException.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except KafkaException as problem:
+            if not passes(problem.args[0]) or time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
 
 
 def translate(error: KafkaError, doing: str) -> HeadraceError:

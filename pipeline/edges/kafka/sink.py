@@ -12,6 +12,7 @@ from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import (
     LARGEST_RECORD,
+    asked_again,
     producer_settings,
     translate,
     translating,
@@ -96,15 +97,7 @@ def _with_room(producer: Producer, produce: Callable[[], None]) -> None:
 
 def _resumed(call: Callable[[], None]) -> None:
     """Make a call of the transaction; one that timed out is taken up again until the deadline."""
-    deadline = time.monotonic() + COMMIT_SECONDS
-    while True:
-        try:
-            call()
-        except KafkaException as problem:
-            if not problem.args[0].retriable() or time.monotonic() > deadline:
-                raise
-        else:
-            return
+    asked_again(call, lambda error: bool(error.retriable()), COMMIT_SECONDS)
 
 
 class TransactionalSink:
