@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.model_folder import reference_session, write_version
 from benchmarks.task import Task
 from benchmarks.workload import DISTINCT, KEYS, PARTITIONS
 
@@ -37,14 +38,8 @@ def write_model(folder: Path) -> Path:
 
     weights = np.random.default_rng(0).normal(0, 0.1, (ITEMS, ITEMS))
     np.fill_diagonal(weights, 0)
-    content = ease.export(weights)
     items = "".join(f"{number}\n" for number in range(1, ITEMS + 1)).encode()
-    version = folder / "ease" / "1"
-    version.mkdir(parents=True)
-    (version / "model.onnx").write_bytes(content)
-    (version / "items.txt").write_bytes(items)
-    (version / "model.yaml").write_text(
-        f"sha256: {hashlib.sha256(content).hexdigest()}\n"
+    text = (
         "vocabularies:\n  items: {file: items.txt, type: int64, "
         f"sha256: {hashlib.sha256(items).hexdigest()}}}\n"
         "ids:\n  history: {vocabulary: items, list: true}\n"
@@ -52,21 +47,18 @@ def write_model(folder: Path) -> Path:
         "  blocked: {form: blocked}\n  k: {form: k}\n"
         "ranking: {vocabulary: items, scores: scores, indices: best, seen: history}\n"
     )
-    return version.parent
+    model = write_version(folder, "ease", ease.export(weights), text)
+    (model / "1" / "items.txt").write_bytes(items)
+    return model
 
 
 def reference(model: Path) -> npt.NDArray[np.float32]:
     """The mean score of each of the `DISTINCT` lists, float32 [DISTINCT]."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        str(model / "1" / "model.onnx"), providers=["CPUExecutionProvider"]
-    )
     seen = np.zeros((DISTINCT, ITEMS), np.bool_)
     for line, history in zip(seen, histories(), strict=True):
         line[history - 1] = True
     feeds = {"history": seen.astype(np.float32), "blocked": seen, "k": np.array([K])}
-    scores = session.run(["scores"], feeds)[0]
+    scores = reference_session(model).run(["scores"], feeds)[0]
     return np.asarray(scores.mean(axis=1), np.float32)
 
 

@@ -1,5 +1,6 @@
 """Card transactions through the model, without Kafka: what contenders written in Python share."""
 
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 THRESHOLD = 0.5
 MODEL_NAME = "mlp"
@@ -56,6 +58,19 @@ def open_session(folder: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = folder / MODEL_VERSION / "model.onnx"
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def kept_session(folder: Path) -> Any:
+    """The same, opened once in a process whose tasks come and go."""
+    return open_session(folder)
+
+
+def write_rows(rows: Sequence[pa.RecordBatch], folder: Path) -> None:
+    """Write rows as one Parquet file, which is named after the first of them."""
+    place = f"{rows[0]['partition'][0]}-{rows[0]['offset'][0]}"
+    table = pa.Table.from_batches(rows, SCHEMA)
+    pq.write_table(table, folder / f"{place}.parquet", compression="zstd")
 
 
 _decode = msgspec.json.Decoder(Event).decode

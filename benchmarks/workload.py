@@ -3,7 +3,6 @@
 Everything is deterministic: event n is the same in every run, and so is its score.
 """
 
-import hashlib
 import itertools
 import json
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
+from benchmarks.model_folder import reference_session, write_version
 from benchmarks.task import Task
 
 FEATURES = 30
@@ -96,27 +96,17 @@ def write_model(folder: Path) -> Path:
         weights,
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    content = made.SerializeToString()
-    version = folder / "mlp" / "1"
-    version.mkdir(parents=True)
-    (version / "model.onnx").write_bytes(content)
-    (version / "model.yaml").write_text(
-        f"sha256: {hashlib.sha256(content).hexdigest()}\n"
+    text = (
         "inputs:\n  features: {field: features}\n"
         "outputs:\n  probability: {column: score}\n"
         "threshold: {column: score, at_least: 0.5, name: flagged}\n"
     )
-    return version.parent
+    return write_version(folder, "mlp", made.SerializeToString(), text)
 
 
 def reference_scores(model: Path) -> npt.NDArray[np.float32]:
     """The score of each of the `DISTINCT` feature rows, float32 [DISTINCT]."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        str(model / "1" / "model.onnx"), providers=["CPUExecutionProvider"]
-    )
-    scores = session.run(["probability"], {"features": feature_rows()})[0]
+    scores = reference_session(model).run(["probability"], {"features": feature_rows()})[0]
     return np.asarray(scores, np.float32)[:, 0]
 
 

@@ -1,8 +1,9 @@
 """Jars from Maven Central."""
 
 import shutil
-import subprocess
 from pathlib import Path
+
+from jobs.tools import ToolFailed, run_quietly
 
 FETCH_SECONDS = 600.0
 
@@ -21,21 +22,6 @@ def copy_jars(pom: Path, folder: Path) -> None:
     command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
     command += [f"-DoutputDirectory={folder}", "-DincludeScope=runtime"]
     try:
-        subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-            timeout=FETCH_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        last = "\n".join(error.stdout.splitlines()[-10:])
-        raise MavenFailed(
-            f"Maven could not fetch the jars of {pom} (exit {error.returncode}): {last}"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise MavenFailed(
-            f"Maven did not fetch the jars of {pom} within {FETCH_SECONDS:.0f} s"
-        ) from error
+        run_quietly(command, FETCH_SECONDS)
+    except ToolFailed as error:
+        raise MavenFailed(f"Maven could not fetch the jars of {pom}: {error}") from error

@@ -3,13 +3,13 @@
 Everything is deterministic: event n is the same in every run, and so are its scores.
 """
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.model_folder import reference_session, write_version
 from benchmarks.task import Task
 from benchmarks.workload import DISTINCT, KEYS, PARTITIONS
 
@@ -33,26 +33,14 @@ def events(count: int, first: int = 0) -> Iterator[tuple[bytes, bytes, int]]:
 
 def write_model(folder: Path) -> Path:
     """Copy the network to `folder/ffnn/1`; returns `folder/ffnn`."""
-    content = FILE.read_bytes()
-    version = folder / "ffnn" / "1"
-    version.mkdir(parents=True)
-    (version / "model.onnx").write_bytes(content)
-    (version / "model.yaml").write_text(
-        f"sha256: {hashlib.sha256(content).hexdigest()}\n"
-        "inputs:\n  input: {field: features}\n"
-        "outputs:\n  output: {column: scores}\n"
-    )
-    return version.parent
+    text = "inputs:\n  input: {field: features}\noutputs:\n  output: {column: scores}\n"
+    return write_version(folder, "ffnn", FILE.read_bytes(), text)
 
 
 def reference(model: Path) -> npt.NDArray[np.float32]:
     """The mean of the ten scores of each of the `DISTINCT` images, float32 [DISTINCT]."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        str(model / "1" / "model.onnx"), providers=["CPUExecutionProvider"]
-    )
-    scores = session.run(["output"], {"input": images()[:, np.newaxis, :]})[0]
+    feeds = {"input": images()[:, np.newaxis, :]}
+    scores = reference_session(model).run(["output"], feeds)[0]
     return np.asarray(scores.mean(axis=1), np.float32)
 
 

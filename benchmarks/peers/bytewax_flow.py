@@ -9,14 +9,12 @@ prediction as for its event: the sink leaves that to the key.
 """
 
 import json
-import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from bytewax import operators as op
 from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
@@ -26,7 +24,8 @@ from bytewax.recovery import init_db_dir
 from benchmarks.contender import Run
 from benchmarks.options import from_options
 from benchmarks.peers.together import together
-from benchmarks.scoring import SCHEMA, open_session, score
+from benchmarks.scoring import open_session, score, write_rows
+from jobs.broker_process import free_ports
 
 PROCESSES = 2
 BATCH_RECORDS = 1_000
@@ -55,13 +54,9 @@ class ParquetFile(StatefulSinkPartition[pa.RecordBatch, None]):
         self._write()
 
     def _write(self) -> None:
-        if not self._waiting:
-            return
-        first = self._waiting[0]
-        place = f"{first['partition'][0]}-{first['offset'][0]}"
-        rows = pa.Table.from_batches(self._waiting, SCHEMA)
-        pq.write_table(rows, self._folder / f"{place}.parquet", compression="zstd")
-        self._waiting = []
+        if self._waiting:
+            write_rows(self._waiting, self._folder)
+            self._waiting = []
 
 
 class ParquetSink(FixedPartitionedSink[pa.RecordBatch, None]):
@@ -145,15 +140,6 @@ def main() -> int:
             for number in range(PROCESSES)
         ]
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 if __name__ == "__main__":

@@ -5,17 +5,16 @@
 """
 
 import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
 from jobs.kafka_jars import BrokerUnavailable, java
 from jobs.maven import MavenFailed, copy_jars
+from jobs.tools import ToolFailed, run_quietly
 from jobs.user_cache import made_once
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 INSTALL_SECONDS = 1_200.0
-LOG_LINES = 10
 
 
 class PeerUnavailable(RuntimeError):
@@ -72,19 +71,6 @@ def _python(environment: Path) -> Path:
 
 def _run(command: list[str]) -> None:
     try:
-        subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-            timeout=INSTALL_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        last = "\n".join(error.stdout.splitlines()[-LOG_LINES:])
-        raise PeerUnavailable(f"{' '.join(command)} failed: {last}") from error
-    except subprocess.TimeoutExpired as error:
-        raise PeerUnavailable(
-            f"{' '.join(command)} did not end within {INSTALL_SECONDS:.0f} s"
-        ) from error
+        run_quietly(command, INSTALL_SECONDS)
+    except ToolFailed as error:
+        raise PeerUnavailable(f"{' '.join(command)} failed: {error}") from error

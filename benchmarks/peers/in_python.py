@@ -6,6 +6,7 @@ Each function raises PeerUnavailable where its packages or its jars cannot be ha
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.contender import Contender, Process, Run
 from benchmarks.options import to_options
@@ -13,38 +14,26 @@ from benchmarks.peers.environment import jars_of, python_of
 
 PROGRAMS = __package__
 
+Command: TypeAlias = Callable[[Run], list[str]]
+
 
 def two_bare_loops(module: str) -> Contender:
     """The bare loop in two processes; `module` is the one that the bare loop runs."""
-    return Contender(
-        name="bare loop, two processes",
-        guarantee="none",
-        command=_program(Path(sys.executable), f"{PROGRAMS}.pair", module),
-        kind=lambda process: "starter" if process.is_first else "loop",
-        memory_of="loop",
-    )
+    command = _program(Path(sys.executable), f"{PROGRAMS}.pair", module)
+    return _in_two("bare loop, two processes", "none", command, "loop")
 
 
 def bytewax() -> Contender:
     """Bytewax in two processes."""
-    return Contender(
-        name="Bytewax",
-        guarantee="at least once",
-        command=_program(python_of("bytewax"), f"{PROGRAMS}.bytewax_flow"),
-        kind=lambda process: "starter" if process.is_first else "worker",
-        memory_of="worker",
-    )
+    command = _program(python_of("bytewax"), f"{PROGRAMS}.bytewax_flow")
+    return _in_two("Bytewax", "at least once", command, "worker")
 
 
 def quix() -> Contender:
     """Quix Streams in two processes."""
-    return Contender(
-        name="Quix Streams",
-        guarantee="exactly once to Kafka, at least once to Parquet",
-        command=_program(python_of("quix"), f"{PROGRAMS}.pair", f"{PROGRAMS}.quix_app"),
-        kind=lambda process: "starter" if process.is_first else "worker",
-        memory_of="worker",
-    )
+    command = _program(python_of("quix"), f"{PROGRAMS}.pair", f"{PROGRAMS}.quix_app")
+    guarantee = "exactly once to Kafka, at least once to Parquet"
+    return _in_two("Quix Streams", guarantee, command, "worker")
 
 
 def ray_data() -> Contender:
@@ -68,6 +57,17 @@ def pyflink() -> Contender:
     return _on_jvm("PyFlink", "exactly once", "pyflink", "pyflink_job")
 
 
+def _in_two(name: str, guarantee: str, command: Command, kind: str) -> Contender:
+    """A program that starts two processes of the same `kind`."""
+    return Contender(
+        name=name,
+        guarantee=guarantee,
+        command=command,
+        kind=lambda process: "starter" if process.is_first else kind,
+        memory_of=kind,
+    )
+
+
 def _on_jvm(name: str, guarantee: str, peer: str, program: str) -> Contender:
     """A peer whose Python works beside a JVM, which has the most of its memory."""
     return Contender(
@@ -79,7 +79,7 @@ def _on_jvm(name: str, guarantee: str, peer: str, program: str) -> Contender:
     )
 
 
-def _program(python: Path, module: str, *arguments: str) -> Callable[[Run], list[str]]:
+def _program(python: Path, module: str, *arguments: str) -> Command:
     return lambda run: [str(python), "-m", module, *arguments, *to_options(run)]
 
 

@@ -1,13 +1,11 @@
 """What Spark's Python workers do; a module of its own, which each of them imports once."""
 
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.scoring import open_session, score
+from benchmarks.scoring import kept_session, score
 
 # What a micro-batch holds once it is scored: a Kafka record, and the columns of its row.
 COLUMNS = ("partition", "offset", "key", "event_time", "scored_at", "id", "score", "flagged")
@@ -17,19 +15,14 @@ SCORED = (
 )
 
 
-@functools.cache
-def _session(model: Path) -> Any:
-    """A worker keeps its model for the next micro-batch."""
-    return open_session(model)
-
-
 def scoring(
     topic: str, model: Path
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """A function for `mapInArrow`, from rows of the Kafka source to rows of `SCORED`."""
 
     def scored(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        session = _session(model)
+        # A worker keeps its model for the next micro-batch.
+        session = kept_session(model)
         for events in batches:
             if events.num_rows == 0:
                 continue

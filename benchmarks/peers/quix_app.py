@@ -10,14 +10,13 @@ documentation has it, it was seen to be less than half as fast.
 """
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from quixstreams import Application
 from quixstreams.internal_producer import InternalProducer
 from quixstreams.sinks.base import BatchingSink, SinkBatch
 
 from benchmarks.contender import Run
 from benchmarks.options import from_options
-from benchmarks.scoring import SCHEMA, open_session, score
+from benchmarks.scoring import open_session, score, write_rows
 
 BATCH_RECORDS = 4_000
 COMMIT_SECONDS = 1.0
@@ -58,10 +57,7 @@ class ScoringSink(BatchingSink):
         """Score all partitions, then write one file; called before each commit."""
         super().flush()
         if self._rows:
-            first = self._rows[0]
-            place = f"{first['partition'][0]}-{first['offset'][0]}"
-            rows = pa.Table.from_batches(self._rows, SCHEMA)
-            pq.write_table(rows, self._run.parquet / f"{place}.parquet", compression="zstd")
+            write_rows(self._rows, self._run.parquet)
             self._rows = []
 
 

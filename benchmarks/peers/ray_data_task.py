@@ -1,27 +1,20 @@
 """What the tasks of `ray_data_loop` do; a module of its own, which their processes import once."""
 
 import functools
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from confluent_kafka import KafkaError, Message, Producer
 
 from benchmarks.contender import Run
-from benchmarks.scoring import open_session, score
+from benchmarks.scoring import kept_session, score
 
 QUEUED_PREDICTIONS = 100_000
 FLUSH_SECONDS = 60.0
 
 
 @functools.cache
-def _session(model: Path) -> Any:
-    """A task's process keeps its model for the next task, as it does its producer."""
-    return open_session(model)
-
-
-@functools.cache
 def _producer(bootstrap: str) -> Producer:
+    """A task's process keeps it for the next task, as it does its model."""
     return Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -37,7 +30,7 @@ def scored(events: pa.Table, run: Run) -> pa.Table:
     keys = events["key"].to_pylist()
     partitions = events["partition"].to_pylist()
     texts, rows = score(
-        _session(run.model),
+        kept_session(run.model),
         run.events,
         keys,
         events["value"].to_pylist(),

@@ -8,7 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_module(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_module(
+    name: str, *arguments: str, seconds: float = 200.0, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m name` in the repository's root, led to no broker that happens to run."""
     mine = {k: v for k, v in os.environ.items() if k != "KAFKA_BOOTSTRAP_SERVERS"}
     return subprocess.run(
@@ -17,6 +19,13 @@ def run_module(name: str, *arguments: str, **variables: str) -> subprocess.Compl
         env=mine | variables,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=seconds,
         check=False,
     )
+
+
+def run_benchmark(name: str, broker: str, *arguments: str, seconds: float = 200.0) -> str:
+    """Run a comparison in its short form on this broker, and give what it printed."""
+    done = run_module(name, "--short", *arguments, seconds=seconds, KAFKA_BOOTSTRAP_SERVERS=broker)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -1,15 +1,13 @@
 """The benchmark's short form works and fills its table; how fast anything is plays no part."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from program import run_benchmark
 
 from benchmarks import catalogue
 from benchmarks.catalogue import GRAPHS
@@ -18,7 +16,6 @@ from jobs.local_broker import Broker
 
 CONTENDER = "headrace exactly_once remote"
 RECORDS = {"cards": 50_000, "recommend": 20_000}
-LIMIT_SECONDS = 200
 REFERENCE = np.linspace(0, 1, 2_000, dtype=np.float32)
 
 
@@ -28,25 +25,9 @@ def table(
 ) -> dict[str, dict[str, str]]:
     """Give the table of one short run of each task: cells by column, by contender."""
     folder = tmp_path_factory.mktemp("results")
-    command = [sys.executable, "-m", "benchmarks.throughput", "--short", "--task", request.param]
-    command += [
-        "--records",
-        str(RECORDS[request.param]),
-        "--contenders",
-        CONTENDER,
-        "--output",
-        str(folder),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["--task", request.param, "--records", str(RECORDS[request.param])]
+    options += ["--contenders", CONTENDER, "--output", str(folder)]
+    run_benchmark("benchmarks.throughput", kafka.bootstrap, *options)
     (page,) = folder.glob("*.md")
     assert page.with_suffix(".png").stat().st_size > 0
     lines = [
@@ -88,16 +69,7 @@ def parquet(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_intervals_of_commits_are_compared(kafka: Broker, tmp_path: Path) -> None:
     """The short form has a row for each interval."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.commits", "--short", "--output", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_benchmark("benchmarks.commits", kafka.bootstrap, "--output", str(tmp_path))
     rows = [
         line for line in (tmp_path / "results.md").read_text().splitlines() if "| every" in line
     ]

@@ -1,12 +1,10 @@
 """The comparison with peers works in its short form; how fast anything is plays no part."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from program import run_benchmark
 
 from jobs.local_broker import Broker
 
@@ -32,20 +30,11 @@ def test_peers_in_java_do_the_job(
     kafka: Broker, tmp_path: Path, task: str, contenders: list[str]
 ) -> None:
     """Each writes the right predictions, and Parquet where it says so, and has its row."""
-    command = [sys.executable, "-m", "benchmarks.peers", "--short", "--task", task]
-    command += ["--records", "10000", "--output", str(tmp_path), "--contenders", *contenders]
-    done = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["--task", task, "--records", "10000", "--output", str(tmp_path)]
+    options += ["--contenders", *contenders]
+    said = run_benchmark("benchmarks.peers", kafka.bootstrap, *options, seconds=LIMIT_SECONDS)
     (page,) = tmp_path.glob("*.md")
     text = page.read_text(encoding="utf-8")
     for name in contenders:
-        assert f"| {name} |" in text, text + done.stdout
+        assert f"| {name} |" in text, text + said
     assert page.with_suffix(".png").stat().st_size > 0

@@ -211,23 +211,29 @@ def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd)
     assert "create-topics" in said
 
 
+def backlog(bootstrap, job, folder, replicas, **settings):
+    """A job whose model is slow and what waits for it: its config, and the places of the events."""
+    topics(bootstrap, job)
+    path = small_job.make(
+        folder,
+        job,
+        bootstrap,
+        slots=2,
+        replicas={"max_replicas": replicas, "max_time_lag": 10, "cpus": 0.1},
+        batching={"max_batch_size": 32},
+        recipe="slow:recipe",
+        **settings,
+    )
+    # It takes one replica longer than any cold start: else no order would come in time to help.
+    return path, produce(bootstrap, f"{job}.events", good(20_000))
+
+
 @pytest.mark.long
 def test_replicas_are_added_while_records_wait_and_nothing_is_lost(
     kafka, cluster, topic_prefix, tmp_path
 ):
     """A backlog orders more than there are, and all is scored once and in order."""
-    topics(kafka.bootstrap, topic_prefix)
-    path = small_job.make(
-        tmp_path,
-        topic_prefix,
-        kafka.bootstrap,
-        slots=2,
-        replicas={"max_replicas": 3, "max_time_lag": 10, "cpus": 0.1},
-        batching={"max_batch_size": 32},
-        recipe="slow:recipe",
-    )
-    # It takes one replica longer than any cold start: else no order would come in time to help.
-    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(20_000))
+    path, places = backlog(kafka.bootstrap, topic_prefix, tmp_path, 3)
     with running(path, tmp_path, "--until-caught-up", *cluster) as process:
         log = tmp_path / "run.log"
         until(lambda: "up from 1 to" in log.read_text(), "replicas are ordered")
@@ -242,18 +248,7 @@ def test_feeders_that_score_get_replicas_for_a_backlog_and_give_them_back(
     kafka, cluster, topic_prefix, tmp_path
 ):
     """Replicas come for what exceeds the feeders' own, score some of it, and go once it is over."""
-    topics(kafka.bootstrap, topic_prefix)
-    path = small_job.make(
-        tmp_path,
-        topic_prefix,
-        kafka.bootstrap,
-        placement="local",
-        slots=2,
-        replicas={"max_replicas": 2, "max_time_lag": 10, "cpus": 0.1},
-        batching={"max_batch_size": 32},
-        recipe="slow:recipe",
-    )
-    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(20_000))
+    path, places = backlog(kafka.bootstrap, topic_prefix, tmp_path, 2, placement="local")
     with running(path, tmp_path, *cluster) as process:
         log, config = tmp_path / "run.log", small_job.read(path)
         until(lambda: "replicas: up from 2 to" in log.read_text(), "replicas are ordered")
