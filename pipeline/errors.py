@@ -9,6 +9,7 @@ HeadraceError
 ├── Fenced               the driver: ask whether it ordered the successor that fenced this feeder
 ├── OutcomeUnknown       the driver: start a successor, which finds out by reading
 └── Retriable            the driver: start a successor after a pause
+    └── OffsetsHeld      the same; where it stays, the operator: end the transaction that holds them
 
 A record that cannot be scored is no error: it is a `Reject`, and becomes a dead letter.
 """
@@ -83,3 +84,7 @@ class OutcomeUnknown(HeadraceError):
 
 class Retriable(HeadraceError):
     """The broker or a node failed in a way that passes; a successor may try again after a pause."""
+
+
+class OffsetsHeld(Retriable):
+    """An open transaction of somebody else keeps the group's offsets from being read."""

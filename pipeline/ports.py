@@ -162,6 +162,13 @@ class Actors(Protocol):
         `cpus` and `gpus` are what it reserves in the cluster, and waits for.
         """
 
+    def spare(self, count: int, warm: Callable[[], object]) -> None:
+        """Keep so many processes that have called `warm` and wait for a role.
+
+        The next `start` that reserves nothing takes one of them and so is spared a process's start;
+        it is replaced when this is called again.
+        """
+
     def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:
         """Queue a call behind those that the actor has; its reply carries `tag`."""
 

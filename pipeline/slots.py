@@ -31,6 +31,8 @@ UNMEASURED_HANG_SECONDS = 40.0
 LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
+# Runs that end at once need no spare process, and while feeders start it would hold them up.
+SPARE_SECONDS = 5.0
 # A feeder that committed, or lived this long, failed anew, not again.
 SETTLED_SECONDS = 30.0
 
@@ -40,6 +42,7 @@ class Work:
     """What the feeders of a run have in common. `suspect_rows` is twice a commit's rows.
 
     `epoch` reads the epoch that is stored for a slot's partitions; it may raise Retriable.
+    `spares` processes, made ready by `warm`, wait for the next feeder and what it needs at once.
     """
 
     layout: Layout
@@ -51,6 +54,8 @@ class Work:
     max_batch_size: int
     suspect_rows: int
     epoch: Callable[[tuple[Partition, ...]], int]
+    spares: int
+    warm: Callable[[], object]
 
 
 class Slots:
@@ -71,6 +76,8 @@ class Slots:
         self.seconds_per_row = 0.0
         self._scored: capacity.BySize = {}
         self.successors = 0
+        # When spare processes are due, None while there are enough as far as is known.
+        self._spare_due: float | None = None
 
     def step(self, orders: Callable[[int], Orders]) -> None:
         """Start what is due, keep turns queued, take down what hangs.
@@ -95,6 +102,9 @@ class Slots:
                     self._actors.call(tag, slot.handle, "turn", order)
             if slot.state in {State.STARTING, State.RUNNING}:
                 self._watch(slot, now)
+        if self._spare_due is not None and now >= self._spare_due:
+            self._spare_due = None
+            self._actors.spare(self._work.spares, self._work.warm)
 
     def grow(self, partitions: Sequence[Partition]) -> None:
         """Give new partitions of the topic to their slots, which drain and claim with them anew."""
@@ -182,6 +192,8 @@ class Slots:
         if slot.died_at is not None:
             log.info("%s", slot.taken_over(report, now - slot.died_at))
             slot.died_at = None
+        if slot.report is None:
+            self._spare_due = now + SPARE_SECONDS
         slot.report, slot.epoch, slot.lost_starts = report, report.epoch, 0
         slot.suspect = slot.suspect and report.commits == 0
         self._time(report.timings)

@@ -1,15 +1,15 @@
 """The input of a run and the layout that it runs in, as the broker tells of them."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from pipeline import topology
 from pipeline.batch import Partition
 from pipeline.config import Config
 from pipeline.control import Layout
-from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
+from pipeline.errors import ClusterUnfit, ConfigInvalid, HeadraceError, Mistake, OffsetsHeld
 from pipeline.handover import aim
 from pipeline.layout import WAY_OUT, stored_layout
 from pipeline.topology import Topic
@@ -24,6 +24,22 @@ def open_layout(config: Config, journal_topic: Topic) -> Any:
 
     kind = FencedLayout if config.delivery == "exactly_once" else UnfencedLayout
     return kind(config.kafka, config.group, journal_topic)
+
+
+@contextmanager
+def naming_holders(config: Config) -> Iterator[None]:
+    """Tell whose transaction holds the group's offsets, where they can't be read for that."""
+    try:
+        yield
+    except OffsetsHeld as problem:
+        from pipeline.edges.kafka_python import KafkaReader
+
+        try:
+            with closing(KafkaReader(config.kafka)) as reader:
+                holders = reader.holders(config.group)
+        except HeadraceError as unknown:
+            holders = f"whose is not known ({unknown}); `kafka-transactions.sh find-hanging` tells"
+        raise OffsetsHeld(f"{problem}: {holders}. End its owner, or abort it") from problem
 
 
 def opened(config: Config, admin: Any, topics: Mapping[str, Topic], cores: int) -> Layout:
@@ -41,7 +57,7 @@ def opened(config: Config, admin: Any, topics: Mapping[str, Topic], cores: int) 
     refuse(list(topology.unfit_layout(config, wanted, topics)), ConfigInvalid)
     if known is None:
         _refuse_expired(config, admin, journal)
-    with closing(open_layout(config, journal)) as claims:
+    with closing(open_layout(config, journal)) as claims, naming_holders(config):
         layout: Layout = claims.open(source, fresh, config.slots, config.input.start)
     if known is not None and known.slots != layout.slots:
         now = (layout.generation, layout.slots, known.slots)

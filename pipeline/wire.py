@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ from pipeline.signature import check_signature
 from pipeline.slots import Slots
 from pipeline.slots import Work as SlotWork
 from pipeline.status import Status
-from pipeline.stream import Input, opened, refuse, unfit
+from pipeline.stream import Input, naming_holders, opened, refuse, unfit
 
 SCORES_HERE = ReplicaRef(0, None)
 
@@ -168,6 +170,14 @@ class _LocalReplicas:
         self._remote.forget(replica)
 
 
+def warm(*, scores: bool) -> None:
+    """Import what a feeder is made of, and where it `scores` what a replica is made of."""
+    import_module("pipeline.edges.kafka.sink")
+    import_module("pipeline.edges.kafka.source")
+    if scores:
+        import_module("pipeline.edges.onnx")
+
+
 def build_feeder(job: Job, assignment: Assignment) -> Feeder:
     """Claim the slot and return the feeder that owns it."""
     from pipeline.edges.kafka.source import open_source
@@ -185,7 +195,8 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
         )
         return [Outgoing(config.journal.topic, assignment.slot, [journal.ROLL_KEY], [value])]
 
-    claimed = sink.claim(assignment, opening)
+    with naming_holders(config):
+        claimed = sink.claim(assignment, opening)
     source = open_source(config.kafka, config.group, config.input.topic)
     source.assign(claimed.positions)
     batching = config.batching
@@ -308,11 +319,15 @@ def assemble(
         topic_partitions=source.partitions,
         build=build_feeder,
         args=(shared,),
-        cpus=config.replicas.cpus if local else 0.0,
+        # A Ray of our own was told of cores enough, and what reserves nothing may take a spare.
+        cpus=config.replicas.cpus if local and not cluster.local else 0.0,
         scores_locally=local,
         max_batch_size=config.batching.max_batch_size,
         suspect_rows=2 * config.commit.max_rows,
         epoch=lambda partitions: admin.epoch(config.group, partitions),
+        # A feeder that scores itself is followed by a feeder and an isolation replica.
+        spares=2 if local else 1,
+        warm=partial(warm, scores=local),
     )
     owned = [stored.owned(source.name, slot, source.partitions) for slot in range(stored.slots)]
     retention = topics[config.journal.topic].settings.get("retention.ms", "-1")

@@ -34,6 +34,8 @@ POLL_RECORDS = 8192
 FETCH_BYTES = 8 << 20
 # Transactions of ours time out after 60 s; the broker looks for such each 10 s.
 STABLE_SECONDS = 90.0
+OFFSETS_TOPIC = "__consumer_offsets"
+OPEN_STATES = ("Ongoing", "PrepareCommit", "PrepareAbort")
 
 # librdkafka's keys in kafka-python's words. What is not named here tunes the writing path only.
 _SAME = {
@@ -92,6 +94,16 @@ def partition_of(key: bytes, partitions: int) -> int:
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
+def offsets_partition(group: str, partitions: int) -> int:
+    """Where a broker keeps a group's offsets: by Java's hash of its name, as Kafka's Utils.abs."""
+    number = 0
+    for unit in memoryview(group.encode("utf-16-le")).cast("H"):
+        number = (31 * number + unit) & 0xFFFFFFFF
+    least = 1 << 31
+    magnitude = number if number < least else (1 << 32) - number
+    return 0 if number == least else magnitude % partitions
+
+
 def _as_librdkafka(topic_id: str) -> str:
     """A topic's id in the text that stands in the metadata of offsets."""
     return base64.b64encode(uuid.UUID(topic_id).bytes).decode().rstrip("=")
@@ -145,12 +157,29 @@ class KafkaReader:
                 except KafkaTimeoutError as problem:
                     raise NotCheckable(
                         f"group {group}: an open transaction holds the offset of {topic}/"
-                        f"{one.partition}. Try again once it has ended; "
-                        "`kafka-transactions.sh find-hanging` tells whose it is"
+                        f"{one.partition}: {self.holders(group)}. Try again once it has ended"
                     ) from problem
                 if item is not None and item.offset >= 0:
                     found[one.partition] = _position(item)
         return found
+
+    def holders(self, group: str) -> str:
+        """The open transactions that are about to commit offsets of the group, for a message."""
+        with _translating(f"asking who holds the offsets of group {group}"):
+            (kept,) = self._admin.describe_topics([OFFSETS_TOPIC])
+            place = TopicPartition(OFFSETS_TOPIC, offsets_partition(group, len(kept["partitions"])))
+            listed = self._admin.list_transactions(state_filters=OPEN_STATES)
+            names = {one.transactional_id for found in listed.values() for one in found}
+            described = self._admin.describe_transactions(names)
+        now = time.time()
+        held = [
+            f"transaction {name!r} of producer {one.producer_id}, open for "
+            f"{now - one.transaction_start_time_ms / 1000:.0f} s, which the broker ends after "
+            f"{one.transaction_timeout_ms / 1000:.0f} s"
+            for name, one in sorted(described.items())
+            if place in one.topic_partitions
+        ]
+        return "; ".join(held) or "none that this user may see"
 
     def bounds(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
         """The log's start and end of each partition, open transactions included."""

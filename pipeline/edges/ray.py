@@ -12,10 +12,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.autoscaler.sdk import request_resources
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from pipeline.batch import Batch
@@ -42,6 +43,10 @@ class _Host:
     def __init__(self) -> None:
         self._object: Any = None
 
+    def become(self, role: str) -> None:
+        """Take the role's name, which is what Ray's tools and `ps` show."""
+        type(self).__name__ = role.capitalize()
+
     def start(self, build: Callable[..., Any], *args: Any) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         self._object = build(*args)
@@ -58,8 +63,16 @@ class _Host:
 
 @functools.cache
 def _actor_class(role: str) -> Any:
-    """A class named after the role, which is what Ray's tools and `ps` show."""
+    """A class named after the role."""
     return ray.remote(max_restarts=0, max_task_retries=0)(type(role.capitalize(), (_Host,), {}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """A process that waits for a role; `warmed` is the reply of its start."""
+
+    handle: Any
+    warmed: Any
 
 
 class RayActors:
@@ -67,15 +80,38 @@ class RayActors:
 
     def __init__(self) -> None:
         self._tags: dict[Any, Tag] = {}
+        # As many as `spare` was last asked to keep.
+        self._spares: list[_Spare] = []
 
     def start(
         self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float, gpus: float = 0.0
     ) -> Any:
         """Start an actor that builds its object; the reply to `tag` says how that went."""
-        options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
-        handle = _actor_class(str(tag[0])).options(**options).remote()
+        role = str(tag[0])
+        spare = None if cpus or gpus else self._take_spare()
+        if spare is None:
+            handle = _placed(role, cpus, gpus)
+        else:
+            handle = spare
+            handle.become.remote(role)
         self._tags[handle.start.remote(build, *args)] = tag
         return handle
+
+    def spare(self, count: int, warm: Callable[[], object]) -> None:
+        """Start what is missing of so many processes that wait for a role."""
+        for _ in range(count - len(self._spares)):
+            handle = _placed("spare", 0.0, 0.0)
+            self._spares.append(_Spare(handle, handle.start.remote(warm)))
+
+    def _take_spare(self) -> Any:
+        """One that is ready, None where none is; one that died since answers as any dead actor."""
+        for spare in list(self._spares):
+            if ray.wait([spare.warmed], timeout=0)[0]:
+                self._spares.remove(spare)
+                with suppress(RayError):
+                    ray.get(spare.warmed)
+                    return spare.handle
+        return None
 
     def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:
         """Queue a call behind those that the actor has."""
@@ -120,6 +156,11 @@ def _reason(problem: RayError) -> str:
     _, marker, detail = text.partition("Worker exit detail: ")
     account = detail if marker else text
     return f"{kind}: {account.partition(' Some common causes')[0]}"[:300]
+
+
+def _placed(role: str, cpus: float, gpus: float) -> Any:
+    options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+    return _actor_class(role).options(**options).remote()
 
 
 class RayReplicas:
@@ -207,14 +248,21 @@ class RayCluster:
         if self.local or (actors == self._reserved and fresh):
             return
         wanted = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-        request_resources(bundles=[wanted] * actors)
+        _request([wanted] * actors)
         self._reserved, self._reserved_at = actors, now
 
     def close(self) -> None:
         """Leave the cluster, and leave it no request; a local one ends with it."""
         if self._reserved:
-            request_resources(bundles=[])
+            _request([])
         ray.shutdown()
+
+
+def _request(bundles: list[dict[str, float]]) -> None:
+    # A tenth of a second to import, which actors never need.
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
 
 
 def _refuse_silent(address: str | None) -> None:

@@ -1,10 +1,14 @@
 """What replicas and actors promise, asked of the doubles, of Ray, and of local scoring alike."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import pytest
 
 from pipeline.batch import Batch, Scored
@@ -36,6 +40,13 @@ class Echo:
 
     def fail(self, error: Exception) -> None:
         raise error
+
+
+def note_process(file: Path) -> None:
+    """Write the process id, whole or not at all."""
+    part = file.with_suffix(".part")
+    part.write_text(str(os.getpid()))
+    part.rename(file)
 
 
 def batch(number: int, value: bytes = b"v") -> Batch:
@@ -145,6 +156,31 @@ def test_what_is_forgotten_is_not_replied(actors: Actors) -> None:
     found = {reply.tag: reply.value for reply in replies(actors, 2)}
     assert found.keys() == {("replica", 1), ("call", 2)}
     assert found["call", 2] == 2
+
+
+@pytest.mark.usefixtures("ray_workers")
+def test_a_start_takes_a_spare_process_and_names_it_after_its_role(tmp_path: Path) -> None:
+    """One that is ready, and only where nothing is to be reserved for it."""
+    actors = RayActors()
+    actors.spare(1, partial(note_process, tmp_path / "process"))
+    pids: list[int] = []
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (tmp_path / "process").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    spare = int((tmp_path / "process").read_text())
+    while spare not in pids:
+        assert time.monotonic() < deadline
+        cpus = 0.01 if not pids else 0.0
+        handle = actors.start(("replica", len(pids)), Echo, cpus=cpus)
+        (reply,) = replies(actors, 1)
+        pids.append(reply.value)
+        if reply.value == spare:
+            actors.call(("call", 1), handle, "count")
+            assert [answer.value for answer in replies(actors, 1)] == [1]
+            assert psutil.Process(spare).cmdline()[0].startswith("ray::Replica")
+        actors.kill(handle)
+    assert pids[0] != spare
 
 
 def test_nothing_to_wait_for_is_no_wait(actors: Actors) -> None:

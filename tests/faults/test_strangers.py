@@ -65,8 +65,8 @@ def test_a_strangers_open_transaction_is_named_and_waited_for(theatre, topic_pre
         )
     feed(theatre, config.input.topic, 500)
     with run_of(theatre, path, tmp_path) as run:
-        until(lambda: "stay unstable" in run.log.read_text(), "the start names it")
-        assert "find-hanging" in run.log.read_text()
+        until(lambda: "stay unstable" in run.log.read_text(), "the start says what it waits for")
+        assert f"transaction '{topic_prefix}-stranger' of producer" in run.log.read_text()
         stranger.abort_transaction(PATIENCE_SECONDS)
         until(lambda: run.check() or committed(theatre, config) >= 1000, "the run goes on")
         run.stop()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.edges.kafka_python import connection, partition_of
+from pipeline.edges.kafka_python import connection, offsets_partition, partition_of
 from pipeline.errors import ConfigInvalid
 
 
@@ -43,3 +43,11 @@ def test_keys_belong_where_javas_producer_puts_them() -> None:
     known = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536}
     for key, digest in known.items():
         assert partition_of(key, 8) == (digest & 0x7FFFFFFF) % 8
+
+
+@pytest.mark.parametrize(
+    ("group", "partition"), [("fraud", 10), ("polygenelubricants", 0), ("a", 47), ("é😀", 12)]
+)
+def test_a_groups_offsets_are_where_the_broker_keeps_them(group: str, partition: int) -> None:
+    """By Java's hash of its name, which may be negative, and whose least value has no opposite."""
+    assert offsets_partition(group, 50) == partition

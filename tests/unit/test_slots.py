@@ -32,6 +32,7 @@ from pipeline.slots import (
     LONGEST_PAUSE_SECONDS,
     LOST_STARTS,
     SETTLED_SECONDS,
+    SPARE_SECONDS,
     START_SECONDS,
     TAKE_OVER_SECONDS,
     TURNS_AHEAD,
@@ -106,6 +107,8 @@ class Desk:
             max_batch_size=100,
             suspect_rows=64,
             epoch=self.epoch,
+            spares=1,
+            warm=dict,
         )
         owned = [(Partition("in", n),) for n in range(slots)]
         self.slots = Slots(self.actors, self.clock, work, owned)
@@ -137,6 +140,18 @@ def failing(error: Exception) -> Callable[[int, Orders], Report]:
         raise error
 
     return turn
+
+
+def test_a_process_is_kept_spare_once_the_feeders_have_been_up_for_a_while() -> None:
+    """What starts a feeder quickly must not hold the feeders up that start now."""
+    desk = Desk(2)
+    for _ in range(3):
+        desk.step()
+    assert desk.reports
+    assert desk.actors.spares == 0
+    desk.step(SPARE_SECONDS)
+    desk.step()
+    assert desk.actors.spares == 1
 
 
 def test_each_slot_gets_its_assignment_and_then_turns() -> None:

@@ -25,25 +25,12 @@ from confluent_kafka.admin import (
 
 from pipeline import layout as layouts
 from pipeline.batch import Partition
-from pipeline.edges.kafka.clients import (
-    asked_again,
-    common,
-    consumer_settings,
-    translate,
-    translating,
-)
-from pipeline.edges.kafka.offsets import stored
+from pipeline.edges.kafka.clients import common, consumer_settings, translate, translating
+from pipeline.edges.kafka.offsets import committed, stored
 from pipeline.errors import ClusterUnfit
 from pipeline.topology import Topic
 
 CALL_SECONDS = 10.0
-# What a broker answers while it finds, makes or loads what holds a group.
-NO_COORDINATOR_YET = {
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
-AGAIN_SECONDS = 0.2
 
 
 class KafkaAdmin:
@@ -115,8 +102,8 @@ class KafkaAdmin:
     def committed(self, group: str, topic: str) -> dict[Partition, layouts.Stored]:
         """The group's offsets on the topic, without waiting for open transactions.
 
-        By a consumer, asked again while a fresh broker still makes its groups' topic: the admin
-        client's own call was seen to end the process there (confluent-kafka 2.16.1).
+        By a consumer: the admin client's own call was seen to end the process while a fresh broker
+        still makes its groups' topic (confluent-kafka 2.16.1).
         """
         settings = consumer_settings(self._settings, group) | {
             "isolation.level": "read_uncommitted"
@@ -127,12 +114,7 @@ class KafkaAdmin:
         ):
             count = len(consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic].partitions)
             asked = [TopicPartition(topic, number) for number in range(count)]
-            found = asked_again(
-                lambda: consumer.committed(asked, timeout=CALL_SECONDS) if asked else [],
-                lambda error: error.code() in NO_COORDINATOR_YET,
-                CALL_SECONDS,
-                AGAIN_SECONDS,
-            )
+            found = committed(consumer, asked, CALL_SECONDS)
         return stored(found)
 
     def epoch(self, group: str, partitions: Sequence[Partition]) -> int:

@@ -8,10 +8,22 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pipeline import layout as layouts
 from pipeline.batch import Partition
 from pipeline.control import Assignment, Layout
-from pipeline.edges.kafka.clients import consumer_settings, translate, translating
-from pipeline.errors import Retriable
+from pipeline.edges.kafka.clients import (
+    asked_again,
+    consumer_settings,
+    translate,
+    translating,
+)
+from pipeline.errors import OffsetsHeld
 
 STABLE_READ_SECONDS = 5.0
+# What a broker answers while it finds, makes or loads what holds a group.
+NO_COORDINATOR_YET = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+AGAIN_SECONDS = 0.2
 
 
 class GroupOffsets:
@@ -46,18 +58,18 @@ class GroupOffsets:
         return found
 
     def read(self, partitions: Sequence[Partition]) -> dict[Partition, layouts.Stored]:
-        """The committed offsets; raises Retriable while a transaction on them stays open."""
+        """The committed offsets; raises OffsetsHeld while a transaction on them stays open."""
         asked = [TopicPartition(*partition) for partition in partitions]
         try:
-            found = self._consumer.committed(asked, timeout=STABLE_READ_SECONDS)
+            found = committed(self._consumer, asked, STABLE_READ_SECONDS)
         except KafkaException as problem:
             error = problem.args[0]
             if error.code() != KafkaError._TIMED_OUT:  # noqa: SLF001
                 raise translate(error, f"reading offsets of group {self.group}") from problem
-            raise Retriable(
+            raise OffsetsHeld(
                 f"the offsets of group {self.group} stay unstable for {STABLE_READ_SECONDS:.0f} s: "
                 "a transaction that is none of this job's holds them open, or the broker does not "
-                "answer. Find it with `kafka-transactions.sh find-hanging` and abort it"
+                "answer"
             ) from problem
         return stored(found)
 
@@ -76,6 +88,23 @@ class GroupOffsets:
     def close(self) -> None:
         """Give the connection back."""
         self._consumer.close()
+
+
+def committed(
+    consumer: Consumer, asked: list[TopicPartition], seconds: float
+) -> list[TopicPartition]:
+    """The group's offsets of these partitions, asked again while the group has no coordinator.
+
+    Raises KafkaException.
+    """
+    if not asked:
+        return []
+    return asked_again(
+        lambda: consumer.committed(asked, timeout=seconds),
+        lambda error: error.code() in NO_COORDINATOR_YET,
+        seconds,
+        AGAIN_SECONDS,
+    )
 
 
 def stored(found: Sequence[TopicPartition]) -> dict[Partition, layouts.Stored]:
