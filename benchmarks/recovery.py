@@ -29,8 +29,8 @@ from jobs.local_broker import broker, create_topics
 READ_RECORDS = 2_000
 READ_SECONDS = 0.01
 LONGEST_SECONDS = 120.0
-# Between two deaths: a feeder that dies once in a while, not one that dies of what it does.
-CALM_SECONDS = 5.0
+# Between two deaths: a feeder that dies once in a while, and whose slot has a spare process again.
+CALM_SECONDS = 10.0
 HURTS = {"death": signal.SIGKILL, "hang": signal.SIGSTOP}
 
 

@@ -32,7 +32,7 @@ LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
 # Runs that end at once need no spare process, and while feeders start it would hold them up.
-SPARE_SECONDS = 5.0
+SPARE_SECONDS = 2.0
 # A feeder that committed, or lived this long, failed anew, not again.
 SETTLED_SECONDS = 30.0
 

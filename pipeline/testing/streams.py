@@ -1,6 +1,6 @@
 """The ports to Kafka on a `MemoryLog`: source, transactional and idempotent sink, journal."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -78,7 +78,15 @@ def _offsets(
     return {partition: layouts.Stored(offset, metadata) for partition, offset in positions.items()}
 
 
-def _append(log: MemoryLog, records: Iterable[Outgoing], transaction: Transaction | None) -> None:
+def _append(log: MemoryLog, records: Iterable[Outgoing], transaction: Transaction) -> None:
+    for place, key, value, headers in _placed(log, records):
+        log.append(place, key, value, headers, transaction=transaction)
+
+
+def _placed(
+    log: MemoryLog, records: Iterable[Outgoing]
+) -> Iterator[tuple[Partition, bytes | None, bytes | None, Headers]]:
+    """Each record with where it belongs."""
     for group in records:
         for row, (key, value) in enumerate(zip(group.keys, group.values, strict=True)):
             place = (
@@ -86,8 +94,7 @@ def _append(log: MemoryLog, records: Iterable[Outgoing], transaction: Transactio
                 if group.partition is None
                 else Partition(group.topic, group.partition)
             )
-            headers = None if group.headers is None else group.headers[row]
-            log.append(place, key, value, headers, transaction=transaction)
+            yield place, key, value, None if group.headers is None else group.headers[row]
 
 
 # How often a client sends an EndTxn that nobody answers, before it calls the outcome unknown.
@@ -162,13 +169,19 @@ class MemorySink:
 
 
 class MemoryIdempotentSink:
-    """Records first, offsets afterwards, and no fence."""
+    """Records first, offsets afterwards, and no fence.
+
+    A record that is not delivered shows when all were waited for, and nothing follows it into its
+    partition.
+    """
 
     def __init__(self, log: MemoryLog, group: str) -> None:
         self._log = log
         self._group = group
         self._layout: Layout | None = None
         self._epoch = 0
+        # Why a record of the partition was not delivered; the first one ends this sink's use.
+        self._failed: dict[Partition, Retriable] = {}
 
     def claim(
         self, assignment: Assignment, opening: Callable[[Claimed], Iterable[Outgoing]]
@@ -186,16 +199,23 @@ class MemoryIdempotentSink:
         return claimed
 
     def send(self, records: Iterable[Outgoing]) -> None:
-        """Append ahead of the commit."""
+        """Append ahead of the commit; a failure shows there."""
         assert self._layout is not None, "written before the claim"
-        _append(self._log, records, None)
+        for place, key, value, headers in _placed(self._log, records):
+            if place not in self._failed:
+                try:
+                    self._log.append(place, key, value, headers)
+                except Retriable as problem:
+                    self._failed[place] = problem
 
     def write(
         self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
     ) -> None:
-        """Append, then commit."""
+        """Append, look for failures, then commit."""
         assert self._layout is not None, "written before the claim"
-        _append(self._log, records, None)
+        self.send(records)
+        for problem in self._failed.values():
+            raise problem
         offsets = _offsets(positions, self._layout, self._epoch, sequence)
         self._log.commit_offsets(self._group, offsets)
 

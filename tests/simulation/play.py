@@ -46,7 +46,7 @@ def play(
     log.create(JOURNAL, max(plan.slots))
     world = World(plan, chosen, rng, scheduler, log, chosen.files(scheduler))
     world.grow(plan.partitions)
-    reader = Reader(log, world.files, world.lengths)
+    reader = Reader(log, world.files)
     violation = None
     try:
         _play(world, reader)

@@ -1,6 +1,5 @@
 """Whoever reads the outputs while the seed is played, and what they may rely on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,6 @@ class Reader:
 
     log: WatchedLog
     files: MemoryFiles
-    lengths: Mapping[tuple[int, int], int]
     _at: dict[Partition, int] = field(default_factory=dict)
     predictions: dict[Partition, list[tuple[int, int]]] = field(default_factory=dict)
     letters: list[tuple[int, int]] = field(default_factory=list)
@@ -82,7 +80,7 @@ class Reader:
                 raise Violation(f"duplicate: {source}/{offset} stands in {name} and in {other}")
             if offset < last.get(source, 0):
                 raise Violation(f"reordered: {source}/{offset} comes late in {name}")
-            if self.lengths.get((source, offset)) != length:
+            if self.log.length(source, offset) != length:
                 raise Violation(f"{source}/{offset} has a row of another record in {name}")
             self.archived[source, offset] = name
             last[source] = offset

@@ -10,9 +10,10 @@ from pipeline import journal
 from pipeline.archiver import Archiver
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import ArchiveReport, Assignment
+from pipeline.errors import Retriable
 from pipeline.layout import Stored
 from pipeline.ports import Claimed, JournalRecord
-from pipeline.testing import MemorySink
+from pipeline.testing import MemoryIdempotentSink, MemorySink
 from tests.simulation.plan import Parts
 from tests.simulation.watched import GROUP, WatchedFiles, WatchedLog
 
@@ -133,6 +134,28 @@ class WaitsForCommit(Archiver):
         return super()._read(record)
 
 
+class FollowsALoss(MemoryIdempotentSink):
+    """Delivers what stands behind a record that was lost, as librdkafka does unless told not to."""
+
+    class Unasked(dict[Partition, Retriable]):
+        """Failures that nobody finds before he looks through all of them."""
+
+        def __contains__(self, _: object) -> bool:
+            return False
+
+    def __init__(self, *others: Any) -> None:
+        super().__init__(*others)
+        self._failed = self.Unasked()
+
+
+class CommitsOverALoss(MemoryIdempotentSink):
+    """Commits offsets without a look at what was delivered."""
+
+    def send(self, records: Iterable[Outgoing]) -> None:
+        super().send(records)
+        self._failed.clear()
+
+
 def id_of_worker(slot: int, life: str) -> str:
     """An id that no successor shares, and so fences nobody."""
     return f"{GROUP}.{slot:04d}.{life}"
@@ -156,5 +179,7 @@ SWITCHES = {
     "id-per-worker": Switch(Parts(transactional_id=id_of_worker)),
     "no-roll-at-hand-over": Switch(Parts(rolls_at_hand_over=False)),
     "takes-every-chunk": Switch(Parts(archiver=TakesEveryChunk), exactly_once=False),
+    "follows-a-loss": Switch(Parts(idempotent=FollowsALoss), exactly_once=False),
+    "commits-over-a-loss": Switch(Parts(idempotent=CommitsOverALoss), exactly_once=False),
     "waits-for-commit": Switch(Parts(archiver=WaitsForCommit), exactly_once=False),
 }

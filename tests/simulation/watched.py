@@ -81,6 +81,13 @@ class WatchedLog(MemoryLog):
         """The offset after all that was appended, stable or not yet."""
         return len(self._line(partition).records)
 
+    def length(self, source: int, offset: int) -> int | None:
+        """That of an input record's value, None for one that no prediction is made of."""
+        record, transaction = self._line(Partition(INPUT, source)).records[offset]
+        stands = transaction is None or transaction.committed
+        good = record is not None and (record.value or b"").startswith(b"v")
+        return len(record.value) if stands and good else None
+
     def deliver(self) -> None:
         """Let the oldest late EndTxn arrive."""
         name, epoch = self.delayed.pop(0)

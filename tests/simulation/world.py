@@ -22,8 +22,7 @@ class World:
     files: WatchedFiles
     # How many the input has now, and the output with it.
     partitions: int = 0
-    # Length of the value of each input record that a prediction is made of, and of all.
-    lengths: dict[tuple[int, int], int] = field(default_factory=dict)
+    # Every input record that was not aborted.
     expected: set[tuple[int, int]] = field(default_factory=set)
     # Whether faults are over; whether all is consumed, so that feeders drain; which did.
     calm: bool = False
@@ -88,8 +87,6 @@ def upstream(world: World) -> None:
             offset = log.append(partition, b"k", value, transaction=transaction)
             if not aborted:
                 world.expected.add((partition.number, offset))
-                if kind == b"v":
-                    world.lengths[partition.number, offset] = len(value)
             if rng.random() < 0.3:
                 world.scheduler.yield_()
         if transaction is not None:
