@@ -29,8 +29,9 @@ from jobs.local_broker import broker, create_topics
 READ_RECORDS = 2_000
 READ_SECONDS = 0.01
 LONGEST_SECONDS = 120.0
-# Between two deaths: a feeder that dies once in a while, and whose slot has a spare process again.
-CALM_SECONDS = 10.0
+# Between two deaths: a feeder that dies once in a while, and whose run has a spare one again.
+CALM_SECONDS = 15.0
+BUSY = ("ray::Feeder.call", "ray::Feeder.start")
 HURTS = {"death": signal.SIGKILL, "hang": signal.SIGSTOP}
 
 
@@ -117,7 +118,8 @@ def _feeders(process: subprocess.Popen[bytes], contender: Contender) -> Iterator
             title = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        if contender.kind(Process(False, title)) == "feeder":
+        # A feeder always has a turn to work on; a spare one has none.
+        if contender.kind(Process(False, title)) == "feeder" and title.startswith(BUSY):
             yield child.pid
 
 

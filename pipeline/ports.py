@@ -162,11 +162,11 @@ class Actors(Protocol):
         `cpus` and `gpus` are what it reserves in the cluster, and waits for.
         """
 
-    def spare(self, count: int, warm: Callable[[], object]) -> None:
-        """Keep so many processes that have called `warm` and wait for a role.
+    def spare(self, role: str, warm: Callable[[], object]) -> None:
+        """Keep an actor that has called `warm` and waits for its object.
 
-        The next `start` that reserves nothing takes one of them and so is spared a process's start;
-        it is replaced when this is called again.
+        The next `start` of the role, the first part of its tag, takes it if it is ready and if
+        nothing is to be reserved, and so is spared a process's start. Then call this again.
         """
 
     def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:

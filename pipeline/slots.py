@@ -31,8 +31,8 @@ UNMEASURED_HANG_SECONDS = 40.0
 LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
-# Runs that end at once need no spare process, and while feeders start it would hold them up.
-SPARE_SECONDS = 2.0
+# Runs that end at once need no spares, which would hold up the feeders that start with them.
+SPARE_SECONDS = 10.0
 # A feeder that committed, or lived this long, failed anew, not again.
 SETTLED_SECONDS = 30.0
 
@@ -42,7 +42,7 @@ class Work:
     """What the feeders of a run have in common. `suspect_rows` is twice a commit's rows.
 
     `epoch` reads the epoch that is stored for a slot's partitions; it may raise Retriable.
-    `spares` processes, made ready by `warm`, wait for the next feeder and what it needs at once.
+    `spares` are roles of which one actor is kept ready by `warm`, for when a feeder dies.
     """
 
     layout: Layout
@@ -54,7 +54,7 @@ class Work:
     max_batch_size: int
     suspect_rows: int
     epoch: Callable[[tuple[Partition, ...]], int]
-    spares: int
+    spares: tuple[str, ...]
     warm: Callable[[], object]
 
 
@@ -76,7 +76,7 @@ class Slots:
         self.seconds_per_row = 0.0
         self._scored: capacity.BySize = {}
         self.successors = 0
-        # When spare processes are due, None while there are enough as far as is known.
+        # When spares are due, None while there are enough as far as is known.
         self._spare_due: float | None = None
 
     def step(self, orders: Callable[[int], Orders]) -> None:
@@ -104,7 +104,8 @@ class Slots:
                 self._watch(slot, now)
         if self._spare_due is not None and now >= self._spare_due:
             self._spare_due = None
-            self._actors.spare(self._work.spares, self._work.warm)
+            for role in self._work.spares:
+                self._actors.spare(role, self._work.warm)
 
     def grow(self, partitions: Sequence[Partition]) -> None:
         """Give new partitions of the topic to their slots, which drain and claim with them anew."""

@@ -325,8 +325,8 @@ def assemble(
         max_batch_size=config.batching.max_batch_size,
         suspect_rows=2 * config.commit.max_rows,
         epoch=lambda partitions: admin.epoch(config.group, partitions),
-        # A feeder that scores itself is followed by a feeder and an isolation replica.
-        spares=2 if local else 1,
+        # After one that scores itself an isolation replica is needed too.
+        spares=("feeder", "replica") if local else ("feeder",),
         warm=partial(warm, scores=local),
     )
     owned = [stored.owned(source.name, slot, source.partitions) for slot in range(stored.slots)]

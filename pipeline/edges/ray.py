@@ -12,7 +12,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +42,8 @@ class _Host:
     def __init__(self) -> None:
         self._object: Any = None
 
-    def become(self, role: str) -> None:
-        """Take the role's name, which is what Ray's tools and `ps` show."""
-        type(self).__name__ = role.capitalize()
+    def warm(self, up: Callable[[], object]) -> None:
+        up()
 
     def start(self, build: Callable[..., Any], *args: Any) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -63,13 +61,13 @@ class _Host:
 
 @functools.cache
 def _actor_class(role: str) -> Any:
-    """A class named after the role."""
+    """A class named after the role, which is what Ray's tools and `ps` show."""
     return ray.remote(max_restarts=0, max_task_retries=0)(type(role.capitalize(), (_Host,), {}))
 
 
 @dataclass(frozen=True, slots=True)
 class _Spare:
-    """A process that waits for a role; `warmed` is the reply of its start."""
+    """An actor that waits for its object; `warmed` is the reply that it is ready."""
 
     handle: Any
     warmed: Any
@@ -80,38 +78,31 @@ class RayActors:
 
     def __init__(self) -> None:
         self._tags: dict[Any, Tag] = {}
-        # As many as `spare` was last asked to keep.
-        self._spares: list[_Spare] = []
+        # One for a role.
+        self._spares: dict[str, _Spare] = {}
 
     def start(
         self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float, gpus: float = 0.0
     ) -> Any:
         """Start an actor that builds its object; the reply to `tag` says how that went."""
         role = str(tag[0])
-        spare = None if cpus or gpus else self._take_spare()
-        if spare is None:
-            handle = _placed(role, cpus, gpus)
-        else:
-            handle = spare
-            handle.become.remote(role)
+        spare = None if cpus or gpus else self._take_spare(role)
+        handle = _placed(role, cpus, gpus) if spare is None else spare.handle
         self._tags[handle.start.remote(build, *args)] = tag
         return handle
 
-    def spare(self, count: int, warm: Callable[[], object]) -> None:
-        """Start what is missing of so many processes that wait for a role."""
-        for _ in range(count - len(self._spares)):
-            handle = _placed("spare", 0.0, 0.0)
-            self._spares.append(_Spare(handle, handle.start.remote(warm)))
+    def spare(self, role: str, warm: Callable[[], object]) -> None:
+        """Start one for the role unless there is one."""
+        if role not in self._spares:
+            handle = _placed(role, 0.0, 0.0)
+            self._spares[role] = _Spare(handle, handle.warm.remote(warm))
 
-    def _take_spare(self) -> Any:
-        """One that is ready, None where none is; one that died since answers as any dead actor."""
-        for spare in list(self._spares):
-            if ray.wait([spare.warmed], timeout=0)[0]:
-                self._spares.remove(spare)
-                with suppress(RayError):
-                    ray.get(spare.warmed)
-                    return spare.handle
-        return None
+    def _take_spare(self, role: str) -> _Spare | None:
+        """The role's, if it is ready; one that died since answers as any dead actor."""
+        spare = self._spares.get(role)
+        if spare is None or not ray.wait([spare.warmed], timeout=0)[0]:
+            return None
+        return self._spares.pop(role)
 
     def call(self, tag: Tag, handle: Any, method: str, *args: Any) -> None:
         """Queue a call behind those that the actor has."""

@@ -113,13 +113,13 @@ class MemoryActors:
         self.starts: list[tuple[Tag, float]] = []
         self.gpus: list[float] = []
         self.builds: list[Callable[..., Any]] = []
-        self.spares = 0
+        self.spares: set[str] = set()
 
-    def spare(self, count: int, warm: Callable[[], object]) -> None:
-        """Warm up what is missing; an actor in memory needs no process, so none is taken."""
-        for _ in range(count - self.spares):
+    def spare(self, role: str, warm: Callable[[], object]) -> None:
+        """Warm it up; an actor in memory needs no process, so none is taken."""
+        if role not in self.spares:
+            self.spares.add(role)
             warm()
-        self.spares = max(count, self.spares)
 
     def start(
         self, tag: Tag, build: Callable[..., Any], *args: Any, cpus: float, gpus: float = 0.0

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
 import pytest
 
 from pipeline.batch import Batch, Scored
@@ -159,28 +158,27 @@ def test_what_is_forgotten_is_not_replied(actors: Actors) -> None:
 
 
 @pytest.mark.usefixtures("ray_workers")
-def test_a_start_takes_a_spare_process_and_names_it_after_its_role(tmp_path: Path) -> None:
-    """One that is ready, and only where nothing is to be reserved for it."""
+def test_a_start_takes_the_spare_actor_of_its_role(tmp_path: Path) -> None:
+    """Once it is ready, and only where nothing is to be reserved."""
     actors = RayActors()
-    actors.spare(1, partial(note_process, tmp_path / "process"))
-    pids: list[int] = []
+    actors.spare("replica", partial(note_process, tmp_path / "process"))
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (tmp_path / "process").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     spare = int((tmp_path / "process").read_text())
-    while spare not in pids:
+    others = [("feeder", 0.0), ("replica", 0.01)]
+    handles = [actors.start((role, 1), Echo, cpus=cpus) for role, cpus in others]
+    assert spare not in [reply.value for reply in replies(actors, 2)]
+    found = 0
+    while found != spare:
         assert time.monotonic() < deadline
-        cpus = 0.01 if not pids else 0.0
-        handle = actors.start(("replica", len(pids)), Echo, cpus=cpus)
-        (reply,) = replies(actors, 1)
-        pids.append(reply.value)
-        if reply.value == spare:
-            actors.call(("call", 1), handle, "count")
-            assert [answer.value for answer in replies(actors, 1)] == [1]
-            assert psutil.Process(spare).cmdline()[0].startswith("ray::Replica")
+        handles.append(actors.start(("replica", 2), Echo, cpus=0.0))
+        found = replies(actors, 1)[0].value
+    actors.call(("call", 1), handles[-1], "count")
+    assert [answer.value for answer in replies(actors, 1)] == [1]
+    for handle in handles:
         actors.kill(handle)
-    assert pids[0] != spare
 
 
 def test_nothing_to_wait_for_is_no_wait(actors: Actors) -> None:

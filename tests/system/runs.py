@@ -90,14 +90,18 @@ def until(condition, what):
 
 
 def actors(pid, role):
-    """Process ids of the actors of one role below a process: a run's driver, or a Ray head."""
+    """Process ids of the actors of one role below a process: a run's driver, or a Ray head.
+
+    A spare one, which has nothing to do yet, is none of them: feeders are always at something.
+    """
+    begin = f"ray::{role}." if role == "Feeder" else f"ray::{role}"
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         try:
             title = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        if title.startswith(f"ray::{role}"):
+        if title.startswith(begin) and ".warm" not in title:
             found.append(child.pid)
     return found
 

@@ -165,7 +165,7 @@ class World:
             max_batch_size=5,
             suspect_rows=0,
             epoch=self.epoch,
-            spares=1,
+            spares=("feeder",),
             warm=dict,
         )
         owned = [self.layout.owned("fraud.events", n, PARTITIONS) for n in range(SLOTS)]

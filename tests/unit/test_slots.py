@@ -107,7 +107,7 @@ class Desk:
             max_batch_size=100,
             suspect_rows=64,
             epoch=self.epoch,
-            spares=1,
+            spares=("feeder",),
             warm=dict,
         )
         owned = [(Partition("in", n),) for n in range(slots)]
@@ -148,10 +148,10 @@ def test_a_process_is_kept_spare_once_the_feeders_have_been_up_for_a_while() -> 
     for _ in range(3):
         desk.step()
     assert desk.reports
-    assert desk.actors.spares == 0
+    assert not desk.actors.spares
     desk.step(SPARE_SECONDS)
     desk.step()
-    assert desk.actors.spares == 1
+    assert desk.actors.spares == {"feeder"}
 
 
 def test_each_slot_gets_its_assignment_and_then_turns() -> None:
