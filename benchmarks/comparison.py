@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from confluent_kafka import KafkaException
 
 from benchmarks.contender import Contender
-from benchmarks.latency import Latency, measure_latency
+from benchmarks.latency import Latency, measure_latency, warm_broker
 from benchmarks.outcome import WrongOutput
 from benchmarks.peers.environment import PeerUnavailable
 from benchmarks.processes import listener
@@ -181,6 +181,7 @@ def _run(
         base = runs[field[0].name].values()
         if chosen.latency_seconds > 0 and base:
             rate = LATENCY_SHARE * statistics.median(one.rate for one in base)
+            warm_broker(stage, rate)
             for contender in field:
                 take = partial(measure_latency, stage, contender, rate, chosen.latency_seconds)
                 seen = _attempted(take, contender, failed)
