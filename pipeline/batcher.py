@@ -56,7 +56,11 @@ class Batcher:
 
     def due(self, now: float) -> bool:
         """Whether a batch should leave now."""
-        return self.full or (bool(self._polls) and now - self._polls[0][0] >= self.limits.delay)
+        return self.full or (bool(self._polls) and self.left(now) <= 0)
+
+    def left(self, now: float) -> float:
+        """Seconds that the batch in the making still waits to be filled; 0 where there is none."""
+        return max(0.0, self._polls[0][0] + self.limits.delay - now) if self._polls else 0.0
 
     def take(self) -> Batch:
         """The oldest records, up to the limits in rows and bytes and at least one."""

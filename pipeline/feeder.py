@@ -155,15 +155,19 @@ class Feeder:
         self._send()
         self._start_commit(drain, now)
         if may_poll:
-            timeout = POLL_SECONDS if self._dispatch.idle else BUSY_POLL_SECONDS
-            self._poll(timeout, now)
+            self._poll()
         elif not self._dispatch.in_flight():
             self._await_commit()
         return waiting_on
 
-    def _poll(self, timeout: float, now: float) -> None:
-        polled = self._source.poll(self._poll_room(), timeout)
-        self._batcher.add(polled, now)
+    def _poll(self) -> None:
+        # With a batch in the making and none out there is nothing to do before that one is due.
+        left = self._batcher.left(self._clock.monotonic())
+        fill = left > 0 and self._dispatch.idle
+        timeout = POLL_SECONDS if self._dispatch.idle else BUSY_POLL_SECONDS
+        room = self._poll_room()
+        polled = self._source.poll(room, min(left, timeout) if fill else timeout, fill=fill)
+        self._batcher.add(polled, self._clock.monotonic())
         self._progress.polled(polled)
 
     def _poll_room(self) -> int:

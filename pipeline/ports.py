@@ -55,8 +55,10 @@ class Source(Protocol):
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Start reading each partition at its position; called once, before the first poll."""
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
-        """What is there once a first record is, `max_records` at most; waits `timeout` seconds.
+    def poll(self, max_records: int, timeout: float, *, fill: bool = False) -> Polled:
+        """What is there once a first record is, or with `fill` once `max_records` are, at most.
+
+        Waits `timeout` seconds at most.
 
         Raises ClusterUnfit where a position is out of the log's range or the topic is gone.
         """

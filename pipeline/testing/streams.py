@@ -15,7 +15,7 @@ from pipeline.testing.log import MemoryLog
 
 
 class MemorySource:
-    """Reads one topic; `wait` is given the timeout of a poll that finds nothing."""
+    """Reads one topic; `wait` is given the timeout of a poll that finds nothing, or is to fill."""
 
     def __init__(self, log: MemoryLog, topic: str, wait: Callable[[float], None] = no_wait) -> None:
         self._log = log
@@ -30,9 +30,11 @@ class MemorySource:
         assert self._positions is None, "assigned twice"
         self._positions = dict(positions)
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float, *, fill: bool = False) -> Polled:
         """At most `max_records`; an end takes the place of one, as it does in librdkafka."""
         assert self._positions is not None, "polled before it was assigned"
+        if fill:
+            self._wait(timeout)
         rows: list[tuple[int, Record]] = []
         ends: dict[int, int] = {}
         for partition, position in self._positions.items():
@@ -45,7 +47,7 @@ class MemorySource:
             end = self._log.stable_end(partition)
             if following == end and len(found) < room and self._told.get(partition) != end:
                 ends[partition.number] = self._told[partition] = end
-        if not rows and not ends:
+        if not (rows or ends or fill):
             self._wait(timeout)
         headers: list[Headers] = [record.headers for _, record in rows]
         return Polled(

@@ -185,6 +185,17 @@ def test_a_poll_gives_no_more_than_was_asked_for(world: World, source: Source) -
     assert [offset for _, offset, _ in rows] == list(range(20))
 
 
+def test_a_poll_that_fills_up_waits_for_all(world: World, source: Source) -> None:
+    """One that does not is content with the first that come: partitions are fetched one by one."""
+    world.feed(0, [b"a", b"b"])
+    world.feed(1, [b"c", b"d"])
+    assign(world, source)
+    # Ends of partitions take the place of records, and here they follow them.
+    polled = source.poll(6, PATIENCE_SECONDS, fill=True)
+    assert sorted(polled.values.to_pylist()) == [b"a", b"b", b"c", b"d"]
+    assert polled.ends == {0: 2, 1: 2}
+
+
 def test_aborted_records_are_holes_that_the_end_passes(world: World, source: Source) -> None:
     """They are never seen; the end is the last stable offset, markers included."""
     world.feed(0, [b"a"])

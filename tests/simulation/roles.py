@@ -60,11 +60,11 @@ class FailingSource(MemorySource):
 
     world: World
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
+    def poll(self, max_records: int, timeout: float, *, fill: bool = False) -> Polled:
         faulty = self.world.rng.random() < FAULTY_POLLS
         if faulty:
             self.world.scheduler.effect("poll", "before")
-        polled = super().poll(max_records, timeout)
+        polled = super().poll(max_records, timeout, fill=fill)
         if faulty:
             self.world.scheduler.effect("poll", "after")
         return polled

@@ -344,8 +344,8 @@ class _Failing(MemorySource):
 
     failures = 1
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
-        found = super().poll(max_records, timeout)
+    def poll(self, max_records: int, timeout: float, *, fill: bool = False) -> Polled:
+        found = super().poll(max_records, timeout, fill=fill)
         if len(found.offsets) and type(self).failures:
             type(self).failures -= 1
             raise Retriable("the broker went away")

@@ -359,8 +359,8 @@ PyObject* columns(const Library& library, std::vector<Message*>& records,
 PyObject* poll(PyObject*, PyObject* arguments) {
   PyObject* capsule;
   Py_ssize_t most;
-  int milliseconds;
-  if (!PyArg_ParseTuple(arguments, "Oni", &capsule, &most, &milliseconds)) return nullptr;
+  int milliseconds, fill;
+  if (!PyArg_ParseTuple(arguments, "Onip", &capsule, &most, &milliseconds, &fill)) return nullptr;
   Consumer* consumer = opened(capsule);
   if (consumer == nullptr) return nullptr;
   const Library& library = consumer->library;
@@ -370,10 +370,11 @@ PyObject* poll(PyObject*, PyObject* arguments) {
     std::vector<Message*>& messages = consumer->messages;
     messages.resize(static_cast<size_t>(most));
     Py_BEGIN_ALLOW_THREADS;
-    // librdkafka waits until the batch is full or the time is up: so wait for a first one alone.
+    // librdkafka waits until it has as many as asked for or the time is up.
+    size_t awaited = fill ? messages.size() : 1;
     count = std::max<Py_ssize_t>(
-        library.consume_batch(consumer->queue, milliseconds, messages.data(), 1), 0);
-    if (count == 1 && messages.size() > 1) {
+        library.consume_batch(consumer->queue, milliseconds, messages.data(), awaited), 0);
+    if (count == 1 && awaited < messages.size()) {
       count += std::max<Py_ssize_t>(
           library.consume_batch(consumer->queue, 0, messages.data() + 1, messages.size() - 1), 0);
     }

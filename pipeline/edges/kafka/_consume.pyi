@@ -11,8 +11,8 @@ def connect(module: str, settings: dict[str, str]) -> Any:
 def assign(consumer: Any, positions: list[tuple[str, int, int]]) -> int:
     """Read each (topic, partition) from its offset on; returns librdkafka's error code or 0."""
 
-def poll(consumer: Any, most: int, milliseconds: int) -> tuple[Any, ...]:
-    """Take what has come, waiting at most `milliseconds` for a first message.
+def poll(consumer: Any, most: int, milliseconds: int, fill: bool) -> tuple[Any, ...]:
+    """Take what has come, waiting `milliseconds` at most: for a first message, or to `fill` up.
 
     Returns the records as buffers, sorted by partition: partitions (int32), offsets and timestamps
     (int64), then bitmap (or None), offsets and bytes of the keys and of the values, headers by row

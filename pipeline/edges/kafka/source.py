@@ -1,6 +1,7 @@
 """Reads the input topic: by the compiled part where it was built, else by its twin in Python."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import confluent_kafka.cimpl
@@ -55,10 +56,10 @@ class CompiledSource:
         if code:
             raise translate(KafkaError(code), f"reading {self._topic}")
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
-        """At most `max_records`; waits at most `timeout` seconds for a first one."""
+    def poll(self, max_records: int, timeout: float, *, fill: bool = False) -> Polled:
+        """At most `max_records`; waits `timeout` seconds for a first one, or for all."""
         partitions, offsets, stamps, *columns, headers, events = _consume.poll(
-            self._consumer, max_records, round(timeout * 1000)
+            self._consumer, max_records, ceil(timeout * 1000), fill
         )
         rows = len(partitions) // 4
         ends: dict[int, int] = {}
@@ -99,12 +100,13 @@ class KafkaSource:
                 [TopicPartition(p.topic, p.number, offset) for p, offset in positions.items()]
             )
 
-    def poll(self, max_records: int, timeout: float) -> Polled:
-        """At most `max_records`; waits at most `timeout` seconds for a first one."""
+    def poll(self, max_records: int, timeout: float, *, fill: bool = False) -> Polled:
+        """At most `max_records`; waits `timeout` seconds for a first one, or for all."""
         with translating(f"reading {self._topic}"):
             # librdkafka waits until there are as many as asked for, or the time is up.
-            messages: list[Any] = self._consumer.consume(1, timeout)
-            if messages and max_records > 1:
+            awaited = max_records if fill else 1
+            messages: list[Any] = self._consumer.consume(awaited, timeout)
+            if messages and awaited < max_records:
                 messages += self._consumer.consume(max_records - 1, 0)
         ends: dict[int, int] = {}
         if any(map(Message.error, messages)):
