@@ -38,16 +38,24 @@ def write_model(folder: Path) -> Path:
 
     weights = np.random.default_rng(0).normal(0, 0.1, (ITEMS, ITEMS))
     np.fill_diagonal(weights, 0)
+    return write_ranker(folder, "ease", ease.export(weights), "form: multi_hot")
+
+
+def write_ranker(folder: Path, name: str, graph: bytes, form: str, first: int = 0) -> Path:
+    """Write a graph that ranks by `history`, which it takes in this form, into `folder/name`.
+
+    Item 1 has the index `first`. Returns `folder/name`.
+    """
     items = "".join(f"{number}\n" for number in range(1, ITEMS + 1)).encode()
     text = (
-        "vocabularies:\n  items: {file: items.txt, type: int64, "
+        f"vocabularies:\n  items: {{file: items.txt, type: int64, first: {first}, "
         f"sha256: {hashlib.sha256(items).hexdigest()}}}\n"
         "ids:\n  history: {vocabulary: items, list: true}\n"
-        "inputs:\n  history: {ids: history, form: multi_hot}\n"
+        f"inputs:\n  history: {{ids: history, {form}}}\n"
         "  blocked: {form: blocked}\n  k: {form: k}\n"
         "ranking: {vocabulary: items, scores: scores, indices: best, seen: history}\n"
     )
-    model = write_version(folder, "ease", ease.export(weights), text)
+    model = write_version(folder, name, graph, text)
     (model / "1" / "items.txt").write_bytes(items)
     return model
 

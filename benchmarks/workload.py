@@ -6,7 +6,7 @@ Everything is deterministic: event n is the same in every run, and so is its sco
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +72,14 @@ def fill(bootstrap: str, topic: str, count: int, made: Iterator[tuple[bytes, byt
     return time.monotonic() - began
 
 
-def write_model(folder: Path) -> Path:
-    """Write the MLP 30-256-128-1 as `folder/mlp/1`; returns `folder/mlp`."""
+def write_model(folder: Path, layers: Sequence[int] = LAYERS) -> Path:
+    """Write an MLP of these widths as `folder/mlp/1`; returns `folder/mlp`."""
     from onnx import TensorProto, helper, numpy_helper
 
     generator = np.random.default_rng(0)
     nodes, weights, layer = [], [], "features"
-    last = len(LAYERS) - 2
-    for number, shape in enumerate(itertools.pairwise(LAYERS)):
+    last = len(layers) - 2
+    for number, shape in enumerate(itertools.pairwise(layers)):
         matrix = generator.normal(0, 0.1, shape).astype(np.float32)
         weights.append(numpy_helper.from_array(matrix, f"weight{number}"))
         weights.append(numpy_helper.from_array(np.zeros(shape[1], np.float32), f"bias{number}"))
@@ -91,7 +91,7 @@ def write_model(folder: Path) -> Path:
     graph = helper.make_graph(
         nodes,
         "mlp",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", FEATURES])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", layers[0]])],
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", 1])],
         weights,
     )

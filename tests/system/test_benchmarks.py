@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from program import run_benchmark
 
-from benchmarks import catalogue
+from benchmarks import catalogue, gpu
 from benchmarks.catalogue import GRAPHS
 from benchmarks.outcome import Predictions, WrongOutput, check, check_parquet
 from jobs.local_broker import Broker
@@ -123,3 +123,12 @@ def test_graphs_of_a_catalogue_agree() -> None:
     lists = catalogue.histories(300, 20)
     told, asked = (catalogue.ranker(kind, 300).run({"history": lists}) for kind in GRAPHS[:2])
     assert told["items"].to_pylist() == asked["items"].to_pylist()
+
+
+def test_the_gpu_benchmark_measures_each_contender(capsys: pytest.CaptureFixture[str]) -> None:
+    """On the CPU, where there is no GPU: every rate has its ratio to the bare loop."""
+    chosen = ["--models", "sequence", "small mlp", "--batches", "16", "--seconds", "0"]
+    assert gpu.main(["--cpu", *chosen]) == 0
+    said = capsys.readouterr().out
+    rows = re.findall(r"^\| (.+?) \| 16( \| [\d,]+ \(\d+\.\d\d\)){3} \|$", said, re.MULTILINE)
+    assert [name for name, _ in rows] == ["sequence", "small mlp"]
