@@ -173,6 +173,15 @@ class Replicas:
             maximum=64,
         ),
     )
+    cpu_replicas: int = field(
+        default=0,
+        metadata=about(
+            "replicas without a GPU beside those that replicas.gpu gives one: each batch goes to "
+            "who is through with it first; their number is fixed, and so is that of the others",
+            minimum=0,
+            maximum=10_000,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,14 @@ class WaitingOn(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRef:
-    """One replica as a feeder knows it; `handle` is opaque to all but the edge that made it."""
+    """One replica as a feeder knows it; `handle` is opaque to all but the edge that made it.
+
+    `gpu` tells those that score on one from those that do not: each kind takes its own time.
+    """
 
     id: int
     handle: Any = field(repr=False, compare=False)
+    gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)

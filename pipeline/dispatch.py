@@ -28,6 +28,7 @@ UNMEASURED_DEADLINE_SECONDS = 30.0
 class _Held:
     batch: Batch
     replica: int
+    gpu: bool
     sent: float
     deadline: float
     isolated: bool
@@ -63,7 +64,10 @@ class Dispatch:
         self._suspects: deque[Batch] = deque()
         self._losses: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
-        self._seconds_per_row = seconds_per_row
+        # What is expected until a batch has been timed here.
+        self._inherited = seconds_per_row
+        # Seconds of the slowest row seen lately, of replicas with a GPU (true) and of others.
+        self._slowest: dict[bool, float] = {}
         # Seconds a row that each replica was last seen to need: a GPU's are few of a CPU's.
         self._paces: dict[int, float] = {}
         self._gone: set[int] = set()
@@ -109,7 +113,7 @@ class Dispatch:
     def _soonest(self, rows: int) -> ReplicaRef | None:
         """The replica that would be through with `rows` more first, of those that have room.
 
-        One that has not been timed counts as fast as the fastest, so that it soon is.
+        One that has not been timed counts as fast as the fastest and goes before it, to be timed.
         """
         counts = self.in_flight()
         waiting: dict[int, int] = {}
@@ -119,6 +123,7 @@ class Dispatch:
         open_ones = [
             (
                 (waiting.get(ref.id, 0) + rows) * self._paces.get(ref.id, fastest),
+                ref.id in self._paces,
                 counts.get(ref.id, 0),
                 # One in this process keeps the loop while it scores: others get theirs first.
                 ref.handle is None,
@@ -144,10 +149,19 @@ class Dispatch:
     def _hand(self, ref: ReplicaRef, batch: Batch, now: float, *, isolated: bool) -> None:
         ahead = sum(held.batch.rows for held in self._held.values() if held.replica == ref.id)
         # What stands before it at the replica, also for other feeders, is its time too.
-        expected = DEADLINE_FACTOR * self._seconds_per_row * (batch.rows + ahead)
+        expected = DEADLINE_FACTOR * self._pace(ref, isolated) * (batch.rows + ahead)
         allowed = max(MIN_DEADLINE_SECONDS, expected) if expected else UNMEASURED_DEADLINE_SECONDS
-        self._held[batch.id] = _Held(batch, ref.id, now, now + allowed, isolated)
+        self._held[batch.id] = _Held(batch, ref.id, ref.gpu, now, now + allowed, isolated)
         self._replicas.send(ref, batch.without_headers())
+
+    def _pace(self, ref: ReplicaRef, isolated: bool) -> float:
+        """Seconds a row that a deadline is made of, 0 where that is not known."""
+        if isolated:
+            # Each is new, and what is searched for may hang: the time of others must do.
+            return max(self._slowest.values(), default=self._inherited)
+        mixed = len({one.gpu for one in self._fleet.values()}) > 1
+        # What was inherited may be a GPU's time.
+        return self._slowest.get(ref.gpu, 0.0 if mixed else self._inherited)
 
     def collect(
         self, timeout: float, clock: Callable[[], float]
@@ -177,9 +191,10 @@ class Dispatch:
         assert answer.scored is not None
         self._losses.pop(held.batch.id, None)
         rows = max(held.batch.rows, 1)
-        # The slowest row seen lately: a deadline must not follow one lucky batch.
         pace = answer.scored.seconds / rows
-        self._seconds_per_row = max(self._seconds_per_row * 0.9, pace)
+        # A deadline must not follow one lucky batch.
+        before = self._slowest.get(held.gpu, self._inherited)
+        self._slowest[held.gpu] = max(before * 0.9, pace)
         self._paces[held.replica] = pace
         self.timings.append(
             Timing(held.replica, held.batch.rows, answer.scored.seconds, now - held.sent)

@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.control import ReplicaRef
@@ -35,6 +36,15 @@ class State(enum.Enum):
     RETIRING = "retiring"
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What makes a replica's object in its actor, and the CPUs and GPUs that it asks of Ray."""
+
+    build: Callable[..., Any]
+    cpus: float
+    gpus: float = 0.0
+
+
 @dataclass(slots=True)
 class Replica:
     """One replica, in its state since `since`.
@@ -44,6 +54,7 @@ class Replica:
 
     id: int
     handle: Any
+    kind: Kind
     slot: int | None
     since: float
     state: State = State.STARTING
@@ -53,7 +64,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How the fleet's replicas have come up: those ready, the ages of those that start, in seconds.
+    """How replicas have come up: those ready, the ages of those that start, in seconds.
 
     `cold_starts` are the seconds from order to ready of those that became ready since it was asked.
     """
@@ -66,30 +77,30 @@ class Readiness:
 class Fleet:
     """Owns every replica of a run; used by the driver's thread.
 
-    `build` and `args` make the replica's object in its actor; `cpus` and `gpus` are what each asks
-    of Ray. Isolation replicas are made by `build_isolated`, and ask for nothing.
-    `standing` are replicas that live inside the feeders and so are always ready.
+    `args` are what each kind builds its object of. There are as many of `kind` as are wanted, and
+    beside them a fixed number of other kinds. Isolation replicas are made by `build_isolated`, and
+    ask for nothing. `standing` are replicas that live inside the feeders and so are always ready.
     """
 
     def __init__(
         self,
         actors: Actors,
         clock: Clock,
-        build: Callable[..., Any],
         args: tuple[Any, ...],
-        cpus: float,
-        gpus: float = 0.0,
-        build_isolated: Callable[..., Any] | None = None,
+        kind: Kind,
+        *,
+        build_isolated: Callable[..., Any],
+        beside: Mapping[Kind, int] = MappingProxyType({}),
         standing: tuple[ReplicaRef, ...] = (),
     ) -> None:
         self._standing = standing
         self._actors = actors
         self._clock = clock
-        self._build = build
         self._args = args
-        self._build_isolated = build if build_isolated is None else build_isolated
-        self._cpus = cpus
-        self._gpus = gpus
+        self._kind = kind
+        self._beside = beside
+        # An isolation replica must start even on a full cluster.
+        self._isolated = Kind(build_isolated, 0.0)
         self._ids = itertools.count(1)
         self._replicas: dict[int, Replica] = {}
         self._failures = 0
@@ -98,21 +109,17 @@ class Fleet:
         self.replaced = 0
 
     def step(self, wanted: int, isolated: set[int], in_flight: Mapping[int, int]) -> None:
-        """Move towards `wanted` replicas, and one for each slot in `isolated`.
+        """Move towards `wanted` replicas of the fleet's kind, and one for each slot in `isolated`.
 
         `in_flight` counts batches by replica over all feeders: one that retires ends at none.
         """
         now = self._clock.monotonic()
         self._give_up(now)
-        shared = [r for r in self._replicas.values() if r.slot is None and _serves(r)]
-        for _ in range(wanted - len(shared)):
-            self._start(None, now)
-        surplus = sorted(shared, key=lambda r: (r.state is State.READY, r.id))
-        for replica in surplus[: max(0, len(shared) - wanted)]:
-            replica.state, replica.since = State.RETIRING, now
+        for kind, count in ((self._kind, wanted), *self._beside.items()):
+            self._keep(kind, count, now)
         held = {r.slot for r in self._replicas.values() if r.slot is not None and _serves(r)}
         for slot in isolated - held:
-            self._start(slot, now)
+            self._start(self._isolated, slot, now)
         for replica in list(self._replicas.values()):
             if _serves(replica) and replica.slot is not None and replica.slot not in isolated:
                 replica.state, replica.since = State.RETIRING, now
@@ -123,14 +130,23 @@ class Fleet:
             elif replica.state is State.STARTING:
                 self._warn(replica, now)
 
-    def _start(self, slot: int | None, now: float) -> None:
+    def _keep(self, kind: Kind, count: int, now: float) -> None:
+        """Start or retire, so that `count` of this kind serve all feeders."""
+        shared = [r for r in self._shared(kind) if _serves(r)]
+        for _ in range(count - len(shared)):
+            self._start(kind, None, now)
+        surplus = sorted(shared, key=lambda r: (r.state is State.READY, r.id))
+        for replica in surplus[: max(0, len(shared) - count)]:
+            replica.state, replica.since = State.RETIRING, now
+
+    def _shared(self, kind: Kind) -> list[Replica]:
+        return [r for r in self._replicas.values() if r.slot is None and r.kind == kind]
+
+    def _start(self, kind: Kind, slot: int | None, now: float) -> None:
         number = next(self._ids)
-        # An isolation replica must start even on a full cluster.
-        cpus, gpus = (self._cpus, self._gpus) if slot is None else (0.0, 0.0)
-        build = self._build if slot is None else self._build_isolated
         tag = ("replica", number)
-        handle = self._actors.start(tag, build, *self._args, cpus=cpus, gpus=gpus)
-        self._replicas[number] = Replica(number, handle, slot, now)
+        handle = self._actors.start(tag, kind.build, *self._args, cpus=kind.cpus, gpus=kind.gpus)
+        self._replicas[number] = Replica(number, handle, kind, slot, now)
 
     def _give_up(self, now: float) -> None:
         """End starts that take too long; others are ordered in their place."""
@@ -154,8 +170,8 @@ class Fleet:
                 "free, add nodes, or set replicas.cpus or replicas.gpu lower",
                 replica.id,
                 now - replica.since,
-                self._cpus,
-                self._gpus,
+                replica.kind.cpus,
+                replica.kind.gpus,
             )
 
     def _end(self, replica: Replica) -> None:
@@ -176,7 +192,7 @@ class Fleet:
             replica.pid = pid
             if replica.state is State.STARTING:
                 now = self._clock.monotonic()
-                if replica.slot is None:
+                if replica.slot is None and replica.kind == self._kind:
                     self._cold_starts.append(now - replica.since)
                 replica.state, replica.since = State.READY, now
             return
@@ -201,7 +217,7 @@ class Fleet:
     def ready(self) -> tuple[ReplicaRef, ...]:
         """The replicas that feeders may send to."""
         started = tuple(
-            ReplicaRef(r.id, r.handle)
+            ReplicaRef(r.id, r.handle, r.kind.gpus > 0)
             for r in self._replicas.values()
             if r.slot is None and r.state is State.READY
         )
@@ -215,9 +231,9 @@ class Fleet:
         return None
 
     def readiness(self) -> Readiness:
-        """How the replicas that all feeders share have come up since this was last asked."""
+        """How replicas of the fleet's kind have come up since this was last asked."""
         now = self._clock.monotonic()
-        shared = [r for r in self._replicas.values() if r.slot is None]
+        shared = self._shared(self._kind)
         cold_starts, self._cold_starts = tuple(self._cold_starts), []
         return Readiness(
             sum(r.state is State.READY for r in shared),

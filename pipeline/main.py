@@ -44,7 +44,7 @@ def run_job(
 
     job = wire.prepare(config)
     most = max(config.replicas.count, config.replicas.max_replicas or 0)
-    cpus = ceil(most * config.replicas.cpus)
+    cpus = ceil((most + config.replicas.cpu_replicas) * config.replicas.cpus)
     with (
         closing(Exporter(config.metrics.host, config.metrics.port)) as exporter,
         closing(RayCluster(address, cpus + (os.cpu_count() or 1) + SPARE_CPUS)) as cluster,

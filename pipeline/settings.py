@@ -272,6 +272,15 @@ def _relations(values: Mapping[str, Any]) -> Iterator[Mistake]:
         problem = "is for replicas of their own, and placement is local"
         yield Mistake("replicas.gpu", gpu, problem, way_out)
     least, most = values.get("replicas.min_replicas"), values.get("replicas.max_replicas")
+    if beside := values.get("replicas.cpu_replicas"):
+        if gpu == 0 and "replicas.gpu" in values:
+            problem = "stands beside no replicas with a GPU, as replicas.gpu is 0"
+            way_out = "Set replicas.gpu, or add these to replicas.count"
+            yield Mistake("replicas.cpu_replicas", beside, problem, way_out)
+        if most is not None:
+            problem = "does not go with replicas.max_replicas: what lag needs is told of one kind"
+            way_out = "Set replicas.count in place of max_replicas, or leave cpu_replicas out"
+            yield Mistake("replicas.cpu_replicas", beside, problem, way_out)
     if least is not None and most is None and "replicas.max_replicas" in values:
         problem = "stands without replicas.max_replicas, so that the number is fixed"
         yield Mistake("replicas.min_replicas", least, problem, "Set both, or replicas: a number")

@@ -38,7 +38,10 @@ class SlotStatus(msgspec.Struct, frozen=True):
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True):
-    """One replica; `isolation_of` is the slot whose suspects it scores alone."""
+    """One replica; `isolation_of` is the slot whose suspects it scores alone.
+
+    `gpu` is what it reserved of GPUs, 0 where it scores on the CPU.
+    """
 
     replica: int
     state: str
@@ -46,6 +49,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     seconds: float
     in_flight: int
     isolation_of: int | None
+    gpu: float
 
 
 class ScalingStatus(msgspec.Struct, frozen=True):
@@ -151,6 +155,7 @@ def replica_status(replica: Replica, in_flight: int, now: float) -> ReplicaStatu
         now - replica.since,
         in_flight,
         replica.slot,
+        replica.kind.gpus,
     )
 
 

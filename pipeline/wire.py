@@ -29,7 +29,7 @@ from pipeline.decode import DECODERS
 from pipeline.dispatch import Dispatch
 from pipeline.errors import ConfigInvalid, Mistake
 from pipeline.feeder import Feeder, Policies, Send
-from pipeline.fleet import Fleet
+from pipeline.fleet import Fleet, Kind
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.ports import Answer, Claimed, Replicas, Sink
 from pipeline.ranking import Ranker, Rules
@@ -303,15 +303,16 @@ def assemble(
     shared = cluster.share(replace(job, dead_value_bytes=dead_value_bytes))
     local = config.placement == "local"
     actors, clock = RayActors(), SystemClock()
+    on_cpu = Kind(build_scorer, config.replicas.cpus)
+    on_gpu = Kind(build_gpu_scorer, config.replicas.cpus, config.replicas.gpu)
     fleet = Fleet(
         actors,
         clock,
-        build_gpu_scorer if config.replicas.gpu else build_scorer,
         (shared,),
-        config.replicas.cpus,
-        config.replicas.gpu,
+        on_gpu if config.replicas.gpu else on_cpu,
         # A record that kills its replica is found on any node.
-        build_scorer,
+        build_isolated=build_scorer,
+        beside={on_cpu: config.replicas.cpu_replicas} if config.replicas.gpu else {},
         standing=(SCORES_HERE,) if local else (),
     )
     work = SlotWork(

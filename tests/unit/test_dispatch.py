@@ -297,6 +297,45 @@ def test_batches_go_where_they_are_done_first() -> None:
     assert len(desk.outcome()[0]) == 220
 
 
+def mixed_desk(first_hanging: int) -> Desk:
+    """A replica on the CPU beside one with a GPU, whose time was inherited; late batches hang."""
+    replicas = Paced(score, hangs=lambda batch: batch.id >= first_hanging)
+    desk = Desk(replicas, seconds_per_row=0.01)
+    desk.fleet = [ReplicaRef(0, None), ReplicaRef(1, None, gpu=True)]
+    desk.turn_orders()
+    return desk
+
+
+def test_the_first_batch_on_another_kind_has_the_time_of_one_never_timed() -> None:
+    """What was inherited may be a GPU's time, by which a replica on the CPU would seem hung."""
+    desk = mixed_desk(first_hanging=0)
+    desk.submit(rows_of(0, 0, 100, set()))
+    desk.dispatch.send(0.0)
+    assert desk.dispatch.in_flight() == {0: 1}
+    desk.clock.advance(UNMEASURED_DEADLINE_SECONDS - 0.1)
+    desk.step()
+    assert desk.lost == []
+
+
+def test_deadlines_of_a_mixed_fleet_follow_each_kinds_own_time() -> None:
+    """However many answers of a GPU come between, a replica on the CPU has twenty times its own."""
+    desk = mixed_desk(first_hanging=60)
+    for number in range(60):
+        desk.submit(rows_of(number, 100 * number, 100, set()))
+        desk.dispatch.send(0.0)
+        desk.step()
+    for number in range(60, 63):
+        desk.submit(rows_of(number, 100 * number, 100, set()))
+    desk.dispatch.send(0.0)
+    assert desk.dispatch.in_flight() == {1: 2, 0: 1}
+    desk.clock.advance(199.0)
+    desk.dispatch.collect(0.0, desk.clock.monotonic)
+    assert [number for number, _ in desk.dispatch.lost] == [1]
+    desk.clock.advance(2.0)
+    desk.dispatch.collect(0.0, desk.clock.monotonic)
+    assert [number for number, _ in desk.dispatch.lost] == [1, 0]
+
+
 def test_the_slow_one_helps_where_the_fast_one_is_full() -> None:
     """A fleet is not kept waiting for its fastest replica: what has room is used."""
     replicas = Paced(score)

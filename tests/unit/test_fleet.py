@@ -8,6 +8,7 @@ from pipeline.fleet import (
     START_FAILURES,
     STARTING_SECONDS,
     Fleet,
+    Kind,
     Readiness,
     State,
 )
@@ -28,7 +29,8 @@ class Desk:
     def __init__(self, works: object = True, cpus: float = 2.0) -> None:
         self.actors = MemoryActors()
         self.clock = ManualClock()
-        self.fleet = Fleet(self.actors, self.clock, build, (works,), cpus)
+        kind = Kind(build, cpus)
+        self.fleet = Fleet(self.actors, self.clock, (works,), kind, build_isolated=build)
 
     def step(self, wanted: int, isolated: set[int] = frozenset(), **in_flight: int) -> None:  # type: ignore[assignment]
         counts = {int(name[1:]): count for name, count in in_flight.items()}
@@ -230,11 +232,41 @@ def isolated(works: object) -> Replica:
 def test_replicas_reserve_gpus_and_isolation_replicas_none() -> None:
     """Where replicas ask for a share of a GPU, those that search for a bad record need none."""
     actors = MemoryActors()
-    fleet = Fleet(actors, ManualClock(), build, (True,), 1.0, 0.5, isolated)
+    kind = Kind(build, 1.0, 0.5)
+    fleet = Fleet(actors, ManualClock(), (True,), kind, build_isolated=isolated)
     fleet.step(1, {0}, {})
     assert [tag for tag, _ in actors.starts] == [("replica", 1), ("replica", 2)]
     assert actors.gpus == [0.5, 0.0]
     assert actors.builds == [build, isolated]
+
+
+def on_cpu(works: object) -> Replica:
+    return build(works)
+
+
+def test_a_fleet_may_have_replicas_of_another_kind_beside_it() -> None:
+    """Each kind keeps its own number, is replaced by its like, and is told to feeders as what it is."""
+    actors, clock = MemoryActors(), ManualClock()
+    fast, slow = Kind(build, 1.0, 1.0), Kind(on_cpu, 2.0)
+    fleet = Fleet(actors, clock, (True,), fast, build_isolated=isolated, beside={slow: 2})
+
+    def step() -> list[tuple[int, bool]]:
+        fleet.step(1, set(), {})
+        for reply in actors.replies(0.0):
+            fleet.started(reply.tag[1], reply.value, reply.error)
+        return [(ref.id, ref.gpu) for ref in fleet.ready()]
+
+    clock.advance(3.0)
+    assert step() == [(1, True), (2, False), (3, False)]
+    assert actors.gpus == [1.0, 0.0, 0.0]
+    assert [cpus for _, cpus in actors.starts] == [1.0, 2.0, 2.0]
+    assert actors.builds == [build, on_cpu, on_cpu]
+    fleet.lost(2, "no answer within 2.0 s")
+    assert step() == [(1, True), (3, False), (4, False)]
+    fleet.lost(1, "no answer within 2.0 s")
+    assert step() == [(3, False), (4, False), (5, True)]
+    # What the number is decided by is the kind whose number it is.
+    assert fleet.readiness() == Readiness(1, (), (0.0, 0.0))
 
 
 def test_what_has_become_ready_is_told_once_with_its_cold_start() -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import (
     TooManyDeadLetters,
 )
 from pipeline.feeder import Feeder, Policies
-from pipeline.fleet import Fleet
+from pipeline.fleet import Fleet, Kind
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.layout import Stored, decode, encode
 from pipeline.outlook import Policy
@@ -175,7 +175,9 @@ class World:
                 model=("sample", "1"),
                 actors=self.actors,
                 clock=self.clock,
-                fleet=Fleet(self.actors, self.clock, Replica, (), 1.0),
+                fleet=Fleet(
+                    self.actors, self.clock, (), Kind(Replica, 1.0), build_isolated=Replica
+                ),
                 scaler=Scaler(self.count, "1", decide),
                 reserve=self.reserved.append,
                 slots=Slots(self.actors, self.clock, slots, owned),

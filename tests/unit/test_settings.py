@@ -551,3 +551,15 @@ def test_gpus_are_for_replicas_of_their_own():
     assert "placement is local" in told["replicas.gpu"]
     assert parse(minimal(replicas={"gpu": 0.5})).replicas.gpu == 0.5
     assert "no whole number" in mistakes(minimal(replicas={"gpu": 1.5}))["replicas.gpu"]
+
+
+def test_a_mixed_fleet_has_replicas_without_a_gpu_beside_those_with_one():
+    """Both numbers are fixed: what lag needs is told of one kind of replica, and only of one."""
+    mixed = parse(minimal(replicas={"count": 1, "gpu": 1, "cpu_replicas": 3})).replicas
+    assert (mixed.count, mixed.gpu, mixed.cpu_replicas) == (1, 1.0, 3)
+    alone = mistakes(minimal(replicas={"cpu_replicas": 3}))
+    assert "replicas.gpu is 0" in alone["replicas.cpu_replicas"]
+    followed = mistakes(minimal(replicas={"gpu": 1, "cpu_replicas": 3, "max_replicas": 9}))
+    assert "max_replicas" in followed["replicas.cpu_replicas"]
+    unread = mistakes(minimal(replicas={"gpu": "one", "cpu_replicas": 3}))
+    assert list(unread) == ["replicas.gpu"]
