@@ -1,50 +1,37 @@
-"""A model of pairs that knows nothing of the pipeline: scikit-learn's SVD as (user, item) to score.
+"""A model of pairs that knows nothing of the pipeline: Keras trains it and exports it to ONNX."""
 
-PureSVD of Cremonesi, Koren and Turrin, RecSys 2010: the score is the product of a user's and an
-item's factors.
-"""
-
-from typing import Any
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper, numpy_helper
-from sklearn.decomposition import TruncatedSVD
 
-from jobs.ease import model, tensor
+from jobs.environment import python_of
+from jobs.tools import run_quietly
 
-# One factor for so many items: 24 for MovieLens 100K.
-ITEMS_PER_FACTOR = 70
-SEED = 0
+PROGRAM = Path(__file__).with_name("pair_keras.py")
+PINNED = PROGRAM.with_suffix(".txt")
+TRAINING_SECONDS = 1_800.0
 
 Matrix = npt.NDArray[np.float32]
 
 
-def fit(interactions: Matrix) -> tuple[Matrix, Matrix]:
-    """Factors of users `[users, factors]` and of items `[items, factors]`."""
-    factors = max(2, interactions.shape[1] // ITEMS_PER_FACTOR)
-    svd = TruncatedSVD(factors, random_state=SEED)
-    users: Any = svd.fit_transform(interactions)
-    return users.astype(np.float32), svd.components_.T.astype(np.float32)
+def fit(seen: Matrix) -> tuple[bytes, Matrix]:
+    """Keras's own export, and what Keras itself gives each pair `[users, items]`.
+
+    The graph takes `user` and `item`, int32 `[pairs, 1]`, and gives one float32 `[pairs, 1]`.
+    Raises ToolFailed, also where the environment (1 GB, made the first time) cannot be had.
+    """
+    python = python_of("pair-keras", PINNED)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "seen.npy", seen)
+        program = [str(python), str(PROGRAM), str(folder / "seen.npy"), str(folder)]
+        run_quietly(program, TRAINING_SECONDS)
+        return (folder / "model.onnx").read_bytes(), np.load(folder / "scores.npy")
 
 
-def export(users: Matrix, items: Matrix) -> bytes:
-    """The graph of pairs: `user_id` and `item_id`, both `[pairs]`, to `score` `[pairs]`."""
-    nodes = [
-        helper.make_node("Gather", ["users", "user_id"], ["user"]),
-        helper.make_node("Gather", ["items", "item_id"], ["item"]),
-        helper.make_node("Mul", ["user", "item"], ["products"]),
-        helper.make_node("ReduceSum", ["products", "axis"], ["score"], keepdims=0),
-    ]
-    constants = [
-        numpy_helper.from_array(users, "users"),
-        numpy_helper.from_array(items, "items"),
-        numpy_helper.from_array(np.array([1], np.int64), "axis"),
-    ]
-    return model(
-        "pairs",
-        nodes,
-        [tensor(name, TensorProto.INT64, ["pairs"]) for name in ("user_id", "item_id")],
-        [tensor("score", TensorProto.FLOAT, ["pairs"])],
-        constants,
-    )
+def packages() -> list[str]:
+    """What trains and exports, with versions."""
+    ours = ("keras==", "tensorflow", "tf2onnx==")
+    return [line for line in PINNED.read_text().splitlines() if line.startswith(ours)]

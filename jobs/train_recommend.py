@@ -3,8 +3,9 @@
     python -m jobs.train_recommend                          # MovieLens 100K, into the cache
     python -m jobs.train_recommend --generated --output models
 
-Three models: `recommend` is EASE, `recommend-pairs` scores one user and one item at a time, and
-`recommend-sequence` is SASRec, which needs the extra `train-sequence`. What is made of MovieLens
+Three models: `recommend` is EASE, `recommend-pairs` scores one user and one item at a time, trained
+and exported by Keras in an environment of its own, and `recommend-sequence` is SASRec, which needs
+the extra `train-sequence`. What is made of MovieLens
 may not be redistributed, and is refused as a file of the repository.
 """
 
@@ -23,6 +24,7 @@ from jobs import ease, interactions, pair_model, sequence_model
 from jobs.interactions import Flags, Interactions
 from jobs.ranking_metrics import judge, most_popular
 from jobs.recommend_model import Trained, check_parity, session, write
+from jobs.tools import ToolFailed
 
 K = 10
 NAMES = ("recommend", "recommend-pairs", "recommend-sequence")
@@ -60,18 +62,18 @@ def train_ease(data: Interactions, training: Flags) -> Trained:
 
 
 def train_pairs(data: Interactions, training: Flags) -> Trained:
-    """scikit-learn's SVD on the training part, as a graph of pairs."""
+    """Keras's model of pairs on the training part. Raises ToolFailed where Keras can't be had."""
     seen = data.matrix(training)
     began = time.monotonic()
-    users, items = pair_model.fit(seen)
+    model, by_keras = pair_model.fit(seen)
     seconds = time.monotonic() - began
-    model = pair_model.export(users, items)
-    everything = np.indices(seen.shape).reshape(2, -1)
-    feeds = {"user_id": everything[0], "item_id": everything[1]}
-    scores = session(model).run(["score"], feeds)[0].reshape(seen.shape)
+    users, items = np.indices(seen.shape, np.int32).reshape(2, -1, 1)
+    runs = session(model)
+    (output,) = (one.name for one in runs.get_outputs())
+    scores = runs.run([output], {"user": users, "item": items})[0].reshape(seen.shape)
     scores = np.where(seen > 0, -np.inf, scores)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
-    expected = np.where(seen > 0, -np.inf, users.astype(np.float64) @ items.T)
+    expected = np.where(seen > 0, -np.inf, by_keras.astype(np.float64))
     given = best, np.take_along_axis(scores, best, axis=1)
     return Trained(
         "recommend-pairs",
@@ -83,12 +85,12 @@ def train_pairs(data: Interactions, training: Flags) -> Trained:
                 "history": {**LISTED, "missing": [], "empty": "keep"},
             },
             "inputs": {
-                "user_id": {"ids": "user", "form": "index"},
-                "item_id": {"ids": "candidates", "form": "each"},
+                "user": {"ids": "user", "form": "index"},
+                "item": {"ids": "candidates", "form": "each"},
             },
             "ranking": {
                 "vocabulary": "items",
-                "scores": "score",
+                "scores": output,
                 "candidates": "candidates",
                 "seen": "history",
             },
@@ -97,7 +99,7 @@ def train_pairs(data: Interactions, training: Flags) -> Trained:
         {
             **_judged(data, training, best),
             "parity": check_parity(given, expected),
-            "training": {"seconds": round(seconds, 1), "factors": users.shape[1]},
+            "training": {"seconds": round(seconds, 1), "packages": pair_model.packages()},
         },
     )
 
@@ -230,7 +232,11 @@ def main() -> None:
         if name == "recommend-sequence" and importlib.util.find_spec("jax") is None:
             print(f"{name} is left out: pip install 'headrace[train-sequence]' brings JAX")
             continue
-        trained = TRAINERS[name](data, training)
+        try:
+            trained = TRAINERS[name](data, training)
+        except ToolFailed as reason:
+            print(f"{name} is left out: {reason}")
+            continue
         print(f"{write(trained, output, data.name)}: {trained.metrics}")
 
 

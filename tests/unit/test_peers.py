@@ -9,7 +9,8 @@ import pytest
 from benchmarks.contender import Process, Run
 from benchmarks.options import from_options, to_options
 from benchmarks.peers import environment, in_python
-from benchmarks.peers.environment import PeerUnavailable, fingerprint, jars_of, python_of
+from benchmarks.peers.environment import PeerUnavailable, jars_of, python_of
+from jobs.environment import fingerprint
 
 PEERS = ("bytewax", "quix", "ray_data", "pyspark", "pyflink")
 
