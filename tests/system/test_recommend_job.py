@@ -105,6 +105,28 @@ def test_the_job_keeps_its_promise_and_ray_data_reads_its_lists(
     assert "items is [" in anomaly["examples"][0]
 
 
+def test_a_model_that_another_library_exported_ranks_candidates(
+    config, cluster, topic_prefix, kafka
+):
+    """Each event's own candidates, and no others, are ranked by a graph that Keras named."""
+    offered = {len(GOOD) + n: [n % 240 + 1, 9, 12, (n + 77) % 240 + 1] for n in range(200)}
+    events = [
+        {"id": n, "user": n % 400 + 1, "candidates": listed, "history": [12]}
+        for n, listed in offered.items()
+    ]
+    records = [(None, json.dumps(event).encode(), None) for event in events]
+    produce(kafka.bootstrap, f"{topic_prefix}.events", records, PARTITIONS)
+    # What came without candidates becomes dead letters, as model.yaml asks for them.
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    content |= {"model": "models/recommend-pairs", "dead_letters": {"max_dead_ratio": 1}}
+    config.write_text(yaml.safe_dump(content))
+    ran("jobs.recommend", "--until-caught-up", *cluster)
+    rows = ds.dataset(config.parents[1] / "out" / topic_prefix, partitioning="hive").to_table()
+    assert sorted(rows["id"].to_pylist()) == sorted(offered)
+    for row in rows.to_pylist():
+        assert sorted(row["items"]) == sorted({*offered[row["id"]]} - {12})
+
+
 def test_the_submitted_job_keeps_its_promise(config, head, topic_prefix, capsys):
     """`headrace submit` takes the model and its vocabulary along, and its outputs verify."""
     where = ["--address", head.dashboard, "--env", "KAFKA_BOOTSTRAP_SERVERS", "--wait"]
