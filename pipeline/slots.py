@@ -31,7 +31,9 @@ UNMEASURED_HANG_SECONDS = 40.0
 LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
-# Runs that end at once need no spares, which would hold up the feeders that start with them.
+# A spare costs two seconds of CPU to start. Those of a run's start have a better use in what has
+# waited for it; after a death the next may come soon, but the successor's start goes before.
+FIRST_SPARE_SECONDS = 60.0
 SPARE_SECONDS = 10.0
 # A feeder that committed, or lived this long, failed anew, not again.
 SETTLED_SECONDS = 30.0
@@ -194,7 +196,7 @@ class Slots:
             log.info("%s", slot.taken_over(report, now - slot.died_at))
             slot.died_at = None
         if slot.report is None:
-            self._spare_due = now + SPARE_SECONDS
+            self._spare_due = now + (SPARE_SECONDS if self.successors else FIRST_SPARE_SECONDS)
         slot.report, slot.epoch, slot.lost_starts = report, report.epoch, 0
         slot.suspect = slot.suspect and report.commits == 0
         self._time(report.timings)

@@ -27,6 +27,7 @@ from pipeline.errors import (
 )
 from pipeline.slot import FIRST_PAUSE_SECONDS, State
 from pipeline.slots import (
+    FIRST_SPARE_SECONDS,
     HANG_FACTOR,
     HANG_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -143,15 +144,26 @@ def failing(error: Exception) -> Callable[[int, Orders], Report]:
 
 
 def test_a_process_is_kept_spare_once_the_feeders_have_been_up_for_a_while() -> None:
-    """What starts a feeder quickly must not hold the feeders up that start now."""
-    desk = Desk(2)
+    """What starts a feeder quickly must not hold up what a start catches up with; after a death it comes soon."""
+    desk = Desk()
     for _ in range(3):
         desk.step()
     assert desk.reports
+    for _ in range(int(FIRST_SPARE_SECONDS)):
+        assert not desk.actors.spares
+        desk.step(1.0)
+    desk.step()
+    assert desk.actors.spares == {"feeder"}
+    desk.actors.spares.clear()
+    desk.actors.die(desk.handle())
+    desk.step(FIRST_PAUSE_SECONDS)
+    for _ in range(3):
+        desk.step()
+    assert (desk.state, desk.slots.successors) == (State.RUNNING, 1)
     assert not desk.actors.spares
     desk.step(SPARE_SECONDS)
     desk.step()
-    assert desk.actors.spares == {"feeder"}
+    assert desk.actors.spares == {"feeder"}, "what is needed again comes sooner"
 
 
 def test_each_slot_gets_its_assignment_and_then_turns() -> None:
