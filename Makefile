@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 COMPILED := setup.py $(wildcard pipeline/*.h pipeline/*.cpp pipeline/edges/kafka/*.cpp)
 
-.PHONY: setup lint test test-faults demo demo-recommend bench bench-peers bench-scaling bench-scaling-real up
+.PHONY: setup lint test test-faults test-long demo demo-recommend bench bench-peers bench-scaling bench-scaling-real up
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt $(COMPILED)
@@ -29,7 +29,11 @@ test: lint
 
 # HEADRACE_ROUNDS and HEADRACE_FAULT_SEED make it shorter, or another one.
 test-faults: setup
-	$(BIN)/python -m pytest -m long --durations 15
+	$(BIN)/python -m pytest -m long --durations 15 tests/faults tests/simulation
+
+# What takes long for another reason: whole benchmarks, training, both placements of everything.
+test-long: setup
+	$(BIN)/python -m pytest -m long --durations 15 --ignore tests/faults --ignore tests/simulation
 
 demo: setup
 	$(BIN)/python -m jobs.demo --broker $(BROKER)
