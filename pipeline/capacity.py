@@ -1,8 +1,10 @@
 """What a replica can do: its service time, fitted from batches, and how long it takes to start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from pipeline.control import Timing
 
 # Of the sums over batches of one size, what is kept from one decision to the next: the fit then
 # follows a model or a node that has become slower within a minute.
@@ -75,6 +77,17 @@ class ServiceTime:
 def size_class(rows: float) -> int:
     """The power of two of a batch's size, so that 32 to 63 rows are one class."""
     return int(rows).bit_length() - 1
+
+
+def timed(timings: Iterable[Timing], known: BySize | None = None) -> BySize:
+    """Add batches to those known; one without a record says nothing of what records take."""
+    found = dict(known or {})
+    for timing in timings:
+        if timing.rows:
+            size = size_class(timing.rows)
+            batch = Moments.of(timing.rows, timing.service_seconds)
+            found[size] = found.get(size, Moments()).plus(batch)
+    return found
 
 
 def merged(known: BySize, fresh: BySize) -> BySize:

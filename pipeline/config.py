@@ -129,7 +129,8 @@ class Replicas:
     count: int = field(
         default=2,
         metadata=about(
-            "replicas that score where placement is remote, for as long as max_replicas is null",
+            "replicas that score where placement is remote, for as long as max_replicas is null, "
+            "and the most of them where placement is auto",
             minimum=1,
             maximum=10_000,
         ),
@@ -138,7 +139,7 @@ class Replicas:
         default=None,
         metadata=about(
             "the most replicas; where it is set their number follows the lag, and where placement "
-            "is local they are added to what the feeders score themselves",
+            "is local or auto they are added to what the feeders score themselves",
             minimum=1,
             maximum=10_000,
         ),
@@ -146,8 +147,9 @@ class Replicas:
     min_replicas: int | None = field(
         default=None,
         metadata=about(
-            "the fewest replicas where their number follows the lag; null takes 1, and 0 where "
-            "placement is local; 0 is refused at run time while a cold start takes too long",
+            "the fewest replicas where their number follows the lag; null takes 1, and 0 while "
+            "feeders score; 0 is refused at run time while a cold start takes too long, and where "
+            "auto has replicas alone score",
             minimum=0,
             maximum=10_000,
         ),
@@ -168,7 +170,7 @@ class Replicas:
         default=0.0,
         metadata=about(
             "GPUs, or the share of one, that each replica reserves with Ray; above 0 the model "
-            "runs on CUDA, or not at all; placement must be remote",
+            "runs on CUDA, or not at all; placement must be remote or auto, which is then the same",
             minimum=0,
             maximum=64,
         ),
@@ -373,8 +375,10 @@ class Config:
         default="remote",
         metadata=about(
             "where scoring runs: remote in Ray actors of its own, local inside each feeder "
-            "(small models, lowest latency)",
-            choices=("remote", "local"),
+            "(small models, lowest latency), auto inside each feeder while no batch holds one for "
+            "longer than commit.interval_ms, with remote replicas beside them under lag, and else "
+            "in those alone; headrace status says what it chose and why",
+            choices=("remote", "local", "auto"),
         ),
     )
     # Four digits of the slot are part of names that must sort.
@@ -413,6 +417,17 @@ class Config:
     commit: CommitPolicy = field(default=CommitPolicy(), metadata=about("when a commit is due"))
     roll: Roll = field(default=Roll(), metadata=about("when a Parquet file is complete"))
     metrics: Metrics = field(default=Metrics(), metadata=about("where Prometheus reads"))
+
+    @property
+    def scores_in_feeders(self) -> bool:
+        """Whether feeders can score themselves; they have no GPU."""
+        return self.placement == "local" or (self.placement == "auto" and not self.replicas.gpu)
+
+    @property
+    def most_replicas(self) -> int | None:
+        """The most replicas where their number follows the lag, None where it is fixed."""
+        replicas = self.replicas
+        return replicas.max_replicas or (replicas.count if self.placement == "auto" else None)
 
     @property
     def archive_group(self) -> str:

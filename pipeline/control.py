@@ -45,6 +45,11 @@ class ReplicaRef:
     handle: Any = field(repr=False, compare=False)
     gpu: bool = False
 
+    @property
+    def here(self) -> bool:
+        """Whether it lives in the feeder's own process."""
+        return self.handle is None
+
 
 @dataclass(frozen=True, slots=True)
 class Orders:
@@ -61,6 +66,11 @@ class Orders:
     isolation: ReplicaRef | None = None
     drain: bool = False
     batch_size: int | None = None
+
+    @property
+    def scores_here(self) -> bool:
+        """Whether the feeder may score in its own process."""
+        return any(ref.here for ref in self.replicas)
 
 
 @dataclass(frozen=True, slots=True)

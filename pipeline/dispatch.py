@@ -91,7 +91,7 @@ class Dispatch:
     @property
     def scores_here(self) -> bool:
         """Whether one of the replicas is in this process, and keeps the loop while it scores."""
-        return any(ref.handle is None for ref in self._fleet.values())
+        return any(ref.here for ref in self._fleet.values())
 
     @property
     def needs_isolation(self) -> bool:
@@ -126,7 +126,7 @@ class Dispatch:
                 ref.id in self._paces,
                 counts.get(ref.id, 0),
                 # One in this process keeps the loop while it scores: others get theirs first.
-                ref.handle is None,
+                ref.here,
                 ref.id,
             )
             for ref in self._fleet.values()

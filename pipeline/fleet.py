@@ -79,7 +79,8 @@ class Fleet:
 
     `args` are what each kind builds its object of. There are as many of `kind` as are wanted, and
     beside them a fixed number of other kinds. Isolation replicas are made by `build_isolated`, and
-    ask for nothing. `standing` are replicas that live inside the feeders and so are always ready.
+    ask for nothing. `standing` are replicas that live inside the feeders and so are ready whenever
+    they are wanted.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Fleet:
         standing: tuple[ReplicaRef, ...] = (),
     ) -> None:
         self._standing = standing
+        self._stands = True
         self._actors = actors
         self._clock = clock
         self._args = args
@@ -107,6 +109,10 @@ class Fleet:
         self._patience = STARTING_SECONDS
         self._cold_starts: list[float] = []
         self.replaced = 0
+
+    def stand(self, *, wanted: bool) -> None:
+        """Let the feeders' own replicas serve, or no longer, once another one is ready."""
+        self._stands = wanted or (self._stands and not self._started())
 
     def step(self, wanted: int, isolated: set[int], in_flight: Mapping[int, int]) -> None:
         """Move towards `wanted` replicas of the fleet's kind, and one for each slot in `isolated`.
@@ -216,12 +222,14 @@ class Fleet:
 
     def ready(self) -> tuple[ReplicaRef, ...]:
         """The replicas that feeders may send to."""
-        started = tuple(
+        return (self._standing if self._stands else ()) + self._started()
+
+    def _started(self) -> tuple[ReplicaRef, ...]:
+        return tuple(
             ReplicaRef(r.id, r.handle, r.kind.gpus > 0)
             for r in self._replicas.values()
             if r.slot is None and r.state is State.READY
         )
-        return self._standing + started
 
     def isolation(self, slot: int) -> ReplicaRef | None:
         """The isolation replica of the slot, once it is ready."""

@@ -109,6 +109,7 @@ class Driver:
                 in_flight[replica] = in_flight.get(replica, 0) + count
         isolated = {r.slot for r in work.slots.reports if r.needs_isolation}
         isolated |= work.slots.suspected
+        work.fleet.stand(wanted=work.scaler.here)
         self._guarded(lambda: work.fleet.step(work.scaler.replicas, isolated, in_flight))
         draining = self._draining_since is not None
         if work.scaler.due(now) and not draining:
@@ -149,7 +150,7 @@ class Driver:
     def _take_feeder(self, reply: Reply) -> None:
         report = self._work.slots.reply(reply)
         if report is not None:
-            self._work.scaler.take(report)
+            self._work.scaler.take(report, self._work.clock.monotonic())
             for replica, reason in report.lost:
                 self._work.fleet.lost(replica, reason)
 
@@ -250,7 +251,7 @@ class Driver:
             job=config.job,
             state=self._state,
             delivery=config.delivery,
-            placement=config.placement,
+            placement=statuses.placement_status(config, work.scaler),
             model_name=work.model[0],
             model_version=work.model[1],
             started_at=self._started_at,

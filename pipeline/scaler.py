@@ -1,7 +1,8 @@
 """Asks `pipeline.scale` every few seconds, from what the driver hears, and tells what it answered.
 
 Where the number of replicas is fixed there is nothing to decide. With `scaling: observe` it decides
-as if it acted, and the number stays.
+as if it acted, and the number stays. With `placement: auto` it asks `pipeline.placement` too, whose
+choice says which replicas there are to count.
 """
 
 import logging
@@ -9,18 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import placement
 from pipeline.batch import Partition
-from pipeline.capacity import Moments, size_class
+from pipeline.capacity import BySize, timed
 from pipeline.config import Config
 from pipeline.control import Report
 from pipeline.demand import Offsets
 from pipeline.fleet import Readiness
 from pipeline.outlook import Policy, Signals
 from pipeline.scale import Decide, Decision, Memory
+from pipeline.slots import TURN_SECONDS
 
 log = logging.getLogger("headrace.scale")
 
 DECISION_SECONDS = 5.0
+# So soon batches grow at the start, and so soon a model that is too slow for the feeders is seen.
+LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +40,27 @@ class Count:
     acts: bool = True
 
 
-def count_of(config: Config, slots: int) -> Count:
-    """What a config asks for; `slots` are the feeders, each of which scores where that is local."""
-    replicas, local = config.replicas, config.placement == "local"
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """What `placement: auto` chooses by, and the replicas for either choice."""
+
+    limits: placement.Limits
+    local: Count
+    remote: Count
+
+
+def count_of(config: Config, slots: int, *, local: bool) -> Count:
+    """What a config asks for where each of so many feeders scores itself (`local`), or none."""
+    replicas, most = config.replicas, config.most_replicas
     fixed = 0 if local else replicas.count
-    if replicas.max_replicas is None:
+    if most is None:
         return Count(fixed)
     least = (0 if local else 1) if replicas.min_replicas is None else replicas.min_replicas
+    if config.placement == "auto" and not local:
+        least = max(least, 1)
     policy = Policy(
         min_replicas=least,
-        max_replicas=replicas.max_replicas,
+        max_replicas=most,
         max_time_lag=replicas.max_time_lag,
         max_batch_size=config.batching.max_batch_size,
         commit_seconds=config.commit.interval_ms / 1000,
@@ -54,15 +70,37 @@ def count_of(config: Config, slots: int) -> Count:
     return Count(max(least, 0 if local else 1) if acts else fixed, policy, acts)
 
 
-class Scaler:
-    """Owns the number of replicas and the memory of the decisions; used by the driver's thread."""
+def scaler_of(config: Config, slots: int, model_version: str, decide: Decide) -> "Scaler":
+    """What a config asks for, of so many feeders."""
+    count = count_of(config, slots, local=config.scores_in_feeders)
+    if config.placement != "auto":
+        return Scaler(count, model_version, decide)
+    # A commit is then late by no more than its interval, and a feeder answers in about a turn.
+    held = min(config.commit.interval_ms / 1000, TURN_SECONDS)
+    limits = placement.Limits(config.batching.max_batch_size, held, config.replicas.gpu)
+    either = (count_of(config, slots, local=local) for local in (True, False))
+    auto = Auto(limits, *either)
+    return Scaler(count, model_version, decide, auto)
 
-    def __init__(self, count: Count, model_version: str, decide: Decide) -> None:
+
+class Scaler:
+    """Owns the number of replicas and the memory of the decisions; used by the driver's thread.
+
+    `count` stands at first; with `auto`, for as long as its first choice does.
+    """
+
+    def __init__(
+        self, count: Count, model_version: str, decide: Decide, auto: Auto | None = None
+    ) -> None:
         self._count = count
+        self._auto = auto
+        self._placing = None if auto is None else placement.first(auto.limits)
+        self._looked_at = float("-inf")
+        self._seen: BySize = {}
         self._decide = decide
         self._model_version = model_version
         self._memory: Any = Memory()
-        self._scored: dict[int, Moments] = {}
+        self._scored: BySize = {}
         self._decided_at = float("-inf")
         self._said: int | None = None
         self.replicas = count.first
@@ -70,6 +108,16 @@ class Scaler:
         # Orders for more, and for fewer.
         self.ups = 0
         self.downs = 0
+
+    @property
+    def choice(self) -> placement.Choice | None:
+        """What `placement: auto` has chosen, None where the config says it."""
+        return None if self._placing is None else self._placing.choice
+
+    @property
+    def here(self) -> bool:
+        """Whether feeders that can score shall do so."""
+        return self.choice is None or self.choice.here
 
     @property
     def mode(self) -> str:
@@ -81,16 +129,29 @@ class Scaler:
     @property
     def batch_size(self) -> int | None:
         """The largest batch that feeders should send; None leaves it to them."""
-        return self.decision.batch_size if self.decision and self._count.acts else None
+        decided = self.decision.batch_size if self.decision and self._count.acts else None
+        bearable = self.choice.batch_size if self.choice else None
+        return min((size for size in (decided, bearable) if size is not None), default=None)
 
-    def take(self, report: Report) -> None:
-        """Take in what a feeder's batches took."""
+    def take(self, report: Report, now: float) -> None:
+        """Take in what a feeder's batches took; under `auto` look now and then who shall score."""
         if self._count.policy is not None:
-            for timing in report.timings:
-                if timing.rows:
-                    size = size_class(timing.rows)
-                    fresh = Moments.of(timing.rows, timing.service_seconds)
-                    self._scored[size] = self._scored.get(size, Moments()).plus(fresh)
+            self._scored = timed(report.timings, self._scored)
+        if self._auto is not None and self._placing is not None:
+            self._seen = timed(report.timings, self._seen)
+            if now - self._looked_at >= LOOK_SECONDS:
+                self._looked_at = now
+                self._place(self._auto, self._placing)
+
+    def _place(self, auto: Auto, before: placement.Memory) -> None:
+        self._placing = placement.choose(self._seen, before, auto.limits)
+        self._seen = {}
+        choice = self._placing.choice
+        if choice.here is not before.choice.here:
+            log.info("placement: %s, as %s", choice.placement, choice.reason)
+            self._count = auto.local if choice.here else auto.remote
+            first = self._count.first
+            self.replicas = max(self.replicas, first) if self._count.acts else first
 
     def due(self, now: float) -> bool:
         """Whether it is time for the next decision."""

@@ -271,28 +271,37 @@ def _relations(values: Mapping[str, Any]) -> Iterator[Mistake]:
         way_out = "Write placement: remote, so that replicas are actors that Ray gives GPUs to"
         problem = "is for replicas of their own, and placement is local"
         yield Mistake("replicas.gpu", gpu, problem, way_out)
-    least, most = values.get("replicas.min_replicas"), values.get("replicas.max_replicas")
-    if beside := values.get("replicas.cpu_replicas"):
-        if gpu == 0 and "replicas.gpu" in values:
-            problem = "stands beside no replicas with a GPU, as replicas.gpu is 0"
-            way_out = "Set replicas.gpu, or add these to replicas.count"
-            yield Mistake("replicas.cpu_replicas", beside, problem, way_out)
-        if most is not None:
-            problem = "does not go with replicas.max_replicas: what lag needs is told of one kind"
-            way_out = "Set replicas.count in place of max_replicas, or leave cpu_replicas out"
-            yield Mistake("replicas.cpu_replicas", beside, problem, way_out)
-    if least is not None and most is None and "replicas.max_replicas" in values:
-        problem = "stands without replicas.max_replicas, so that the number is fixed"
-        yield Mistake("replicas.min_replicas", least, problem, "Set both, or replicas: a number")
-    if least is not None and most is not None and least > most:
-        problem = f"is more than replicas.max_replicas = {most}"
-        yield Mistake("replicas.min_replicas", least, problem, "Lower it, or raise max_replicas")
-    if values.get("scaling") == "observe" and most is None:
-        problem = "has nothing to observe while replicas.max_replicas is null"
-        yield Mistake("scaling", "observe", problem, "Set replicas.max_replicas")
+    yield from _bounds(values)
     if "group" in values and values["group"] == f"{values.get('job')}.archive":
         yield Mistake("group", values["group"], "is the archiver's own group", "Choose another")
     try:
         schema.pass_through_fields(values.get("input.pass_through", {}))
     except ConfigInvalid as invalid:
         yield from invalid.mistakes
+
+
+def _bounds(values: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Check what the number of replicas may be where it follows the lag."""
+    highest = "replicas.max_replicas"
+    if values.get("placement") == "auto" and values.get(highest, 0) is None:
+        highest = "replicas.count"
+    least, most = values.get("replicas.min_replicas"), values.get(highest)
+    if least is not None and most is None and highest in values:
+        problem = "stands without replicas.max_replicas, so that the number is fixed"
+        yield Mistake("replicas.min_replicas", least, problem, "Set both, or replicas: a number")
+    if least is not None and most is not None and least > most:
+        problem = f"is more than {highest} = {most}"
+        yield Mistake("replicas.min_replicas", least, problem, f"Lower it, or raise {highest}")
+    if beside := values.get("replicas.cpu_replicas"):
+        if values.get("replicas.gpu") == 0:
+            problem = "stands beside no replicas with a GPU, as replicas.gpu is 0"
+            way_out = "Set replicas.gpu, or add these to replicas.count"
+            yield Mistake("replicas.cpu_replicas", beside, problem, way_out)
+        if most is not None:
+            follows = "placement: auto" if highest == "replicas.count" else highest
+            problem = f"does not go with {follows}: what lag needs is told of one kind"
+            way_out = "Let replicas.count say how many there are, with placement: remote"
+            yield Mistake("replicas.cpu_replicas", beside, problem, way_out)
+    if values.get("scaling") == "observe" and most is None:
+        problem = "has nothing to observe while replicas.max_replicas is null"
+        yield Mistake("scaling", "observe", problem, "Set replicas.max_replicas")

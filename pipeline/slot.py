@@ -31,6 +31,7 @@ class State(enum.Enum):
 class Slot:
     """One slot and its present feeder. `incarnation` tells late replies of a predecessor apart.
 
+    `scoring` counts unanswered turns, up to the last one in which the feeder may score itself.
     `died_at` is when the predecessor of a feeder that has not reported yet ended, by the clock that
     never goes back. `grown` is what its next feeder gets where the topic has more partitions than
     `partitions` was made of, None where there is nothing new; `ending` says that the run has
@@ -46,6 +47,7 @@ class Slot:
     pid: int = 0
     incarnation: int = 0
     turns: int = 0
+    scoring: int = 0
     since: float = 0.0
     heard: float = 0.0
     due: float = 0.0

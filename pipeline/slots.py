@@ -52,7 +52,6 @@ class Work:
     build: Callable[..., Any]
     args: tuple[Any, ...]
     cpus: float
-    scores_locally: bool
     max_batch_size: int
     suspect_rows: int
     epoch: Callable[[tuple[Partition, ...]], int]
@@ -101,6 +100,8 @@ class Slots:
                     if slot.report is None:
                         # Its first report comes at once, so that its epoch is known.
                         order = replace(order, seconds=0.0)
+                    if order.scores_here:
+                        slot.scoring = slot.turns
                     self._actors.call(tag, slot.handle, "turn", order)
             if slot.state in {State.STARTING, State.RUNNING}:
                 self._watch(slot, now)
@@ -150,7 +151,8 @@ class Slots:
             seconds_per_row=self.seconds_per_row,
         )
         slot.incarnation += 1
-        slot.state, slot.turns, slot.since, slot.heard = State.STARTING, 0, now, now
+        slot.state, slot.since, slot.heard = State.STARTING, now, now
+        slot.turns = slot.scoring = 0
         slot.handle = self._actors.start(
             ("feeder", slot.number, slot.incarnation),
             work.build,
@@ -162,7 +164,7 @@ class Slots:
     def _watch(self, slot: Slot, now: float) -> None:
         if slot.state is State.STARTING:
             allowed = START_SECONDS
-        elif not self._work.scores_locally:
+        elif not slot.scoring:
             allowed = HANG_SECONDS
         elif (service := capacity.fit(self._scored)) is None:
             allowed = UNMEASURED_HANG_SECONDS
@@ -191,6 +193,7 @@ class Slots:
             slot.state, slot.pid = State.RUNNING, reply.value
             return None
         slot.turns -= 1
+        slot.scoring = max(0, slot.scoring - 1)
         report: Report = reply.value
         if slot.died_at is not None:
             log.info("%s", slot.taken_over(report, now - slot.died_at))
@@ -216,15 +219,11 @@ class Slots:
         slot.state, slot.due = State.WAITING, due
 
     def _time(self, timings: Sequence[Timing]) -> None:
-        fresh: dict[int, capacity.Moments] = {}
         for timing in timings:
             if timing.rows:
                 seconds_per_row = timing.service_seconds / timing.rows
                 self.seconds_per_row = max(0.9 * self.seconds_per_row, seconds_per_row)
-                size = capacity.size_class(timing.rows)
-                batch = capacity.Moments.of(timing.rows, timing.service_seconds)
-                fresh[size] = fresh.get(size, capacity.Moments()).plus(batch)
-        self._scored = capacity.merged(self._scored, fresh)
+        self._scored = capacity.merged(self._scored, capacity.timed(timings))
 
     def _failed(self, slot: Slot, error: Exception, now: float) -> None:
         if slot.state in {State.DRAINED, State.FAILED}:
@@ -236,7 +235,7 @@ class Slots:
             raise error
         if isinstance(error, ActorLost):
             if slot.state is State.RUNNING:
-                slot.suspect = self._work.scores_locally
+                slot.suspect = slot.scoring > 0
             if slot.report is None:
                 slot.lost_starts += 1
             if slot.lost_starts >= LOST_STARTS:
@@ -251,7 +250,7 @@ class Slots:
         """Take the feeder down and let a successor start after a pause."""
         hung = reason.startswith("no answer")
         if hung and slot.state is State.RUNNING:
-            slot.suspect = self._work.scores_locally
+            slot.suspect = slot.scoring > 0
         progressed = slot.report is not None and slot.report.commits > 0
         if progressed or now - slot.since > SETTLED_SECONDS:
             slot.pause = FIRST_PAUSE_SECONDS

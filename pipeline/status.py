@@ -52,6 +52,17 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     gpu: float
 
 
+class PlacementStatus(msgspec.Struct, frozen=True):
+    """Where records are scored: as the config says, what `auto` has chosen, and why.
+
+    `reason` is null where there was nothing to choose.
+    """
+
+    setting: str
+    chosen: str
+    reason: str | None
+
+
 class ScalingStatus(msgspec.Struct, frozen=True):
     """The number of replicas: `mode` is fixed, act or observe.
 
@@ -85,7 +96,7 @@ class Status(msgspec.Struct, frozen=True):
     job: str
     state: str
     delivery: str
-    placement: str
+    placement: PlacementStatus
     model_name: str
     model_version: str
     started_at: float
@@ -159,6 +170,14 @@ def replica_status(replica: Replica, in_flight: int, now: float) -> ReplicaStatu
     )
 
 
+def placement_status(config: Config, scaler: Scaler) -> PlacementStatus:
+    """The choice that stands."""
+    choice = scaler.choice
+    if choice is None:
+        return PlacementStatus(config.placement, config.placement, None)
+    return PlacementStatus(config.placement, choice.placement, choice.reason)
+
+
 def scaling_status(scaler: Scaler) -> ScalingStatus:
     """The newest decision."""
     decision = scaler.decision
@@ -191,7 +210,7 @@ def line(status: Status) -> str:
     ready = sum(1 for replica in status.replicas if replica.state == "ready")
     dead = sum(status.dead_letters.values())
     where = f"{ready} ready"
-    if status.placement == "local":
+    if status.placement.chosen == "local":
         where = f"in their feeders and {where}" if ready else "in their feeders"
     return (
         f"{status.job} {status.state}: {status.records_in:,} records, "

@@ -53,7 +53,7 @@ def _summary(view: View) -> Table:
         )
         committed = [slot.committed_at for slot in run.slots if slot.committed_at is not None]
         rows += [
-            ("state", f"{run.state}, {run.delivery}, placement {run.placement}"),
+            ("state", f"{run.state}, {run.delivery}, placement {run.placement.setting}"),
             ("model", f"{run.model_name} version {run.model_version}"),
             ("started", _clock(run.started_at)),
             ("as of", _clock(run.at)),
@@ -102,6 +102,9 @@ def _run(run: Status) -> list[RenderableType]:
             cells = (f"{one.seconds:,.0f} s", f"{one.in_flight:,}")
             replicas.add_row(one.state, str(one.replica), *cells)
         parts.append(replicas)
+    if run.placement.reason is not None:
+        chosen = f"placement ({run.placement.setting}): {run.placement.chosen}"
+        parts.append(Text(f"{chosen}, as {run.placement.reason}"))
     if run.scaling.reason is not None:
         parts.append(Text(f"scaling ({run.scaling.mode}): {run.scaling.reason}"))
     return parts

@@ -37,7 +37,7 @@ from pipeline.recipe import Maker, Recipe, find_maker, make_recipe, signature_re
 from pipeline.rules import read_rules
 from pipeline.run import Work
 from pipeline.scale import Decide
-from pipeline.scaler import Scaler, count_of
+from pipeline.scaler import scaler_of
 from pipeline.score import Model, Scorer
 from pipeline.signature import check_signature
 from pipeline.slots import Slots
@@ -205,7 +205,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
     )
     batcher = Batcher(config.input.topic, claimed.positions, limits)
     replicas: Replicas = RayReplicas()
-    if config.placement == "local":
+    if config.scores_in_feeders:
         replicas = _LocalReplicas(build_scorer(job).score, replicas)
     empty = pa.RecordBatch.from_pylist([], schema=job.schema)
     return Feeder(
@@ -301,7 +301,7 @@ def assemble(
     if job.maker is not None:
         cluster.carry(job.maker)
     shared = cluster.share(replace(job, dead_value_bytes=dead_value_bytes))
-    local = config.placement == "local"
+    local = config.scores_in_feeders
     actors, clock = RayActors(), SystemClock()
     on_cpu = Kind(build_scorer, config.replicas.cpus)
     on_gpu = Kind(build_gpu_scorer, config.replicas.cpus, config.replicas.gpu)
@@ -322,7 +322,6 @@ def assemble(
         args=(shared,),
         # A Ray of our own was told of cores enough, and what reserves nothing may take a spare.
         cpus=config.replicas.cpus if local and not cluster.local else 0.0,
-        scores_locally=local,
         max_batch_size=config.batching.max_batch_size,
         suspect_rows=2 * config.commit.max_rows,
         epoch=lambda partitions: admin.epoch(config.group, partitions),
@@ -338,7 +337,7 @@ def assemble(
         actors=actors,
         clock=clock,
         fleet=fleet,
-        scaler=Scaler(count_of(config, stored.slots), job.files.version, decide),
+        scaler=scaler_of(config, stored.slots, job.files.version, decide),
         reserve=lambda count: cluster.reserve(count, config.replicas.cpus, config.replicas.gpu),
         slots=Slots(actors, clock, work, owned),
         archive=ArchiveKeeper(

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigInvalid
 from pipeline.status import (
     ArchiveStatus,
     PartitionStatus,
+    PlacementStatus,
     ReplicaStatus,
     ScalingStatus,
     SlotStatus,
@@ -21,7 +22,7 @@ STATUS = Status(
     job="fraud",
     state="running",
     delivery="exactly_once",
-    placement="remote",
+    placement=PlacementStatus("remote", "remote", None),
     model_name="fraud",
     model_version="1",
     started_at=0.0,

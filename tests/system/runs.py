@@ -50,12 +50,25 @@ def good(count, start=0):
     return [(b"k%d" % (n % 50), GOOD, None) for n in range(start, start + count)]
 
 
-def started(config, *flags, log=None):
+def _environment():
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment["PYTHONFAULTHANDLER"] = "1"
+    return environment
+
+
+def started(config, *flags, log=None):
     command = [sys.executable, "-m", "pipeline.cli", "run", str(config), *flags]
-    return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    return subprocess.Popen(command, env=_environment(), stdout=log, stderr=subprocess.STDOUT)
+
+
+def shown(config, *flags):
+    """What `headrace status` prints, in a process of its own: it may join a Ray cluster."""
+    command = [sys.executable, "-m", "pipeline.cli", "status", str(config), *flags]
+    done = subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    return done.stdout
 
 
 def finished(process, expected=0):

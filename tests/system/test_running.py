@@ -1,5 +1,6 @@
 """`headrace run` as a user starts it: a real broker, a real Ray, and counts by other clients."""
 
+import json
 import os
 import re
 import signal
@@ -8,7 +9,19 @@ import time
 import pytest
 import small_job
 from audit import assert_exactly_once, assert_ordered, outcome
-from runs import GOOD, actors, committed, finished, good, produce, running, started, topics, until
+from runs import (
+    GOOD,
+    actors,
+    committed,
+    finished,
+    good,
+    produce,
+    running,
+    shown,
+    started,
+    topics,
+    until,
+)
 
 from jobs.local_broker import create_topics
 from pipeline.edges.kafka.admin import KafkaAdmin
@@ -214,16 +227,13 @@ def test_missing_topics_are_named(kafka, cluster, topic_prefix, tmp_path, capfd)
 def backlog(bootstrap, job, folder, replicas, **settings):
     """A job whose model is slow and what waits for it: its config, and the places of the events."""
     topics(bootstrap, job)
-    path = small_job.make(
-        folder,
-        job,
-        bootstrap,
-        slots=2,
-        replicas={"max_replicas": replicas, "max_time_lag": 10, "cpus": 0.1},
-        batching={"max_batch_size": 32},
-        recipe="slow:recipe",
-        **settings,
-    )
+    settings = {
+        "slots": 2,
+        "replicas": {"max_replicas": replicas, "max_time_lag": 10, "cpus": 0.1},
+        "batching": {"max_batch_size": 32},
+        "recipe": "slow:recipe",
+    } | settings
+    path = small_job.make(folder, job, bootstrap, **settings)
     # It takes one replica longer than any cold start: else no order would come in time to help.
     return path, produce(bootstrap, f"{job}.events", good(20_000))
 
@@ -255,6 +265,48 @@ def test_feeders_that_score_get_replicas_for_a_backlog_and_give_them_back(
         until(lambda: "in their feeders and 2 ready" in log.read_text(), "they are ready")
         until(lambda: committed(config, kafka.bootstrap) == len(places), "all is scored")
         until(lambda: re.search(r"replicas: down from \d to 2", log.read_text()), "they are back")
+        process.send_signal(signal.SIGTERM)
+        finished(process)
+    result = outcome(config, kafka.bootstrap)
+    assert_exactly_once(result, set(places))
+    assert_ordered(result)
+
+
+def test_auto_scores_a_cheap_model_in_the_feeders(kafka, cluster, topic_prefix, tmp_path):
+    """No replica is started, and the status says what was compared."""
+    topics(kafka.bootstrap, topic_prefix)
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, placement="auto", slots=2)
+    places = produce(kafka.bootstrap, f"{topic_prefix}.events", good(5000))
+    with running(path, tmp_path, *cluster) as process:
+        config = small_job.read(path)
+        until(lambda: committed(config, kafka.bootstrap) == len(places), "all is scored")
+        until(lambda: "a hop to a replica costs" in shown(path, *cluster), "the choice is told")
+        run = json.loads(shown(path, *cluster, "--json"))["run"]
+        assert (run["placement"]["setting"], run["placement"]["chosen"]) == ("auto", "local")
+        assert run["replicas"] == []
+        process.send_signal(signal.SIGTERM)
+        finished(process)
+    assert_exactly_once(outcome(config, kafka.bootstrap), set(places))
+
+
+@pytest.mark.long
+def test_auto_moves_a_slow_model_to_replicas_and_nothing_is_lost(
+    kafka, cluster, topic_prefix, tmp_path
+):
+    """Feeders begin, replicas take over once they are ready, and log and status say why."""
+    path, places = backlog(
+        kafka.bootstrap,
+        topic_prefix,
+        tmp_path,
+        2,
+        placement="auto",
+        batching={"max_batch_size": 256},
+    )
+    with running(path, tmp_path, *cluster) as process:
+        log, config = tmp_path / "run.log", small_job.read(path)
+        until(lambda: "placement: remote, as a batch of" in log.read_text(), "it has chosen")
+        until(lambda: "placement (auto): remote, as a batch" in shown(path, *cluster), "it says so")
+        until(lambda: committed(config, kafka.bootstrap) == len(places), "all is scored")
         process.send_signal(signal.SIGTERM)
         finished(process)
     result = outcome(config, kafka.bootstrap)

@@ -1,14 +1,12 @@
 """`headrace status` as far as Kafka tells; a run's own part is in test_submit."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import small_job
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from runs import shown
 
 from jobs.local_broker import create_topics
 from pipeline.cli import main
@@ -36,17 +34,6 @@ def commit(kafka, group, offset):
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     asked = ConsumerGroupTopicPartitions(group, [offset])
     admin.alter_consumer_group_offsets([asked])[group].result(SECONDS)
-
-
-def shown(config, *flags):
-    """What the command prints, in a process of its own: it may join a Ray cluster."""
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, "-m", "pipeline.cli", "status", str(config), *flags]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=SECONDS, check=True
-    )
-    return done.stdout
 
 
 def test_offsets_and_lag_need_no_run(kafka, job, topic_prefix):

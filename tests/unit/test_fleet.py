@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.control import ReplicaRef
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
 from pipeline.fleet import (
     RETIRING_SECONDS,
@@ -72,6 +73,28 @@ def test_a_lost_replica_is_replaced() -> None:
     assert (desk.ready(), desk.fleet.replaced) == ([2], 1)
     desk.fleet.lost(1, "a second feeder saw it too")
     assert desk.fleet.replaced == 1
+
+
+def test_feeders_score_until_another_replica_is_ready() -> None:
+    """Told not to, they do so until then; a replica that dies later does not bring them back."""
+    actors = MemoryActors()
+    here = (ReplicaRef(0, None),)
+    fleet = Fleet(
+        actors, ManualClock(), (True,), Kind(build, 1.0), build_isolated=build, standing=here
+    )
+
+    def serving(*, wanted: bool) -> list[int]:
+        fleet.step(1, set(), {})
+        fleet.stand(wanted=wanted)
+        return [ref.id for ref in fleet.ready()]
+
+    assert serving(wanted=False) == [0]
+    fleet.started(1, 11, None)
+    assert serving(wanted=True) == [0, 1]
+    assert serving(wanted=False) == [1]
+    fleet.lost(1, "no answer within 2.0 s")
+    assert serving(wanted=False) == []
+    assert serving(wanted=True) == [0]
 
 
 def test_a_surplus_replica_retires_and_ends_once_nothing_is_in_flight() -> None:

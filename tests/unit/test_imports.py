@@ -14,7 +14,7 @@ LAYERS = {
     "model_folder signature_ids signature ids decode json_types json_repair json_structs json_flat "
     "_scan forms best ranking rules score rows encode _encode capacity "
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_chunks "
-    "audit_journal audit_rows audit_job verification demand outlook scale",
+    "audit_journal audit_rows audit_job verification demand outlook scale placement",
     "roles": "dispatch feeder fleet slot slots archiver keeper scaler status run",
     "wire": "stream wire",
     "main": "signals main",

@@ -2,14 +2,15 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline import journal
+from pipeline import journal, placement
 from pipeline.archiver import Archiver
-from pipeline.batch import Batch, Outgoing, Partition
+from pipeline.batch import Batch, Outgoing, Partition, Scored
 from pipeline.batcher import Batcher, Limits
 from pipeline.commit import Target
 from pipeline.control import Assignment, Layout, Orders, ReplicaRef, Report
@@ -29,7 +30,7 @@ from pipeline.outlook import Policy
 from pipeline.ports import Claimed
 from pipeline.run import Driver, Work
 from pipeline.scale import decide
-from pipeline.scaler import Count, Scaler
+from pipeline.scaler import Auto, Count, Scaler
 from pipeline.settings import parse
 from pipeline.slots import Slots
 from pipeline.slots import Work as SlotWork
@@ -84,12 +85,16 @@ class World:
         first = Stored(0, encode(self.layout, 0, 0))
         self.log.commit_offsets("fraud", dict.fromkeys(self.partitions, first))
         self.count = Count(2)
+        self.standing: tuple[ReplicaRef, ...] = ()
         self.reserved: list[int] = []
         self.actors = MemoryActors(self.clock.advance)
         self.files = MemoryFiles()
         self.until_caught_up = until_caught_up
         self.stop = False
         self.kills: Callable[[Batch], bool] = lambda _: False
+        self.score: Callable[[Batch], Scored] = score
+        self.replicas: list[MemoryReplicas] = []
+        self.auto: Auto | None = None
         self.statuses: list[Status] = []
         self.on_status: Callable[[Status], None] = lambda _: None
 
@@ -105,7 +110,8 @@ class World:
         source = MemorySource(self.log, "fraud.events", self.clock.advance)
         source.assign(claimed.positions)
         batcher = Batcher("fraud.events", claimed.positions, Limits(5, 1 << 20, 0.0))
-        replicas = MemoryReplicas(score, self.kills, wait=self.clock.advance)
+        replicas = MemoryReplicas(self.score, self.kills, wait=self.clock.advance)
+        self.replicas.append(replicas)
         target = Target(
             slot,
             claimed.epoch,
@@ -161,7 +167,6 @@ class World:
             build=self.build_feeder,
             args=(),
             cpus=0.0,
-            scores_locally=False,
             max_batch_size=5,
             suspect_rows=0,
             epoch=self.epoch,
@@ -176,9 +181,14 @@ class World:
                 actors=self.actors,
                 clock=self.clock,
                 fleet=Fleet(
-                    self.actors, self.clock, (), Kind(Replica, 1.0), build_isolated=Replica
+                    self.actors,
+                    self.clock,
+                    (),
+                    Kind(Replica, 1.0),
+                    build_isolated=Replica,
+                    standing=self.standing,
                 ),
-                scaler=Scaler(self.count, "1", decide),
+                scaler=Scaler(self.count, "1", decide, self.auto),
                 reserve=self.reserved.append,
                 slots=Slots(self.actors, self.clock, slots, owned),
                 archive=ArchiveKeeper(
@@ -325,6 +335,35 @@ def test_replicas_that_are_not_needed_are_given_back_while_the_stream_goes_on() 
     assert status.scaling.wanted == 1
     assert any("down from 3 to 1" in (one.scaling.reason or "") for one in world.statuses)
     assert set(world.reserved) == {3, 1}
+
+
+def test_a_slow_model_leaves_the_feeders_once_a_replica_is_ready() -> None:
+    """They score until then and never after, the status says why, and nothing is lost."""
+    world = World(until_caught_up=False)
+    world.standing = (ReplicaRef(0, None),)
+    world.count = Count(0, Policy(0, 1, 60.0, 5, 0.2, standing=SLOTS))
+    world.auto = Auto(placement.Limits(5, 0.2), world.count, Count(1, Policy(1, 1, 60.0, 5, 0.2)))
+    world.score = lambda batch: replace(score(batch), seconds=0.1 * batch.rows)
+    fed: list[bool] = []
+
+    def feed_on(status: Status) -> None:
+        ready = [one.state for one in status.replicas] == ["ready"]
+        # Turns that were queued before it was ready are over some statuses later.
+        if fed.count(True) < 10:
+            world.feed(5)
+            fed.append(ready)
+        world.stop = status.records_in == 5 * PARTITIONS * len(fed)
+
+    world.on_status = feed_on
+    status = world.driver().run()
+    predictions, rows, dead = world.outcome()
+    assert (predictions, rows, dead) == (expected(5 * len(fed)), expected(5 * len(fed)), 0)
+    for replicas in world.replicas:
+        by = [replica for replica, _ in replicas.sent]
+        assert set(by) == {0, 1}
+        assert by == sorted(by)
+    assert status.placement.reason is not None
+    assert "would hold a feeder for 500.0 ms" in status.placement.reason
 
 
 def test_another_run_that_takes_over_ends_this_one_without_a_drain() -> None:

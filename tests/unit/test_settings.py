@@ -218,7 +218,7 @@ def test_a_number_too_long_to_write_is_a_mistake():
     ("content", "setting", "hint"),
     [
         ({"delivery": "exactly-once"}, "delivery", "Did you mean exactly_once?"),
-        ({"placement": "here"}, "placement", "Write remote or local"),
+        ({"placement": "here"}, "placement", "Write remote or local or auto"),
         ({"input": {"format": "avro"}}, "input.format", "Write json"),
         ({"output": {"partition_by": "hour"}}, "output.partition_by", "Write date"),
         ({"output": {"compression": "zst"}}, "output.compression", "Did you mean zstd?"),
@@ -343,6 +343,11 @@ def test_a_batch_fits_in_a_commit():
             "more than",
         ),
         ({"replicas": {"min_replicas": 3}}, "replicas.min_replicas", "the number is fixed"),
+        (
+            {"placement": "auto", "replicas": {"min_replicas": 3, "count": 2}},
+            "replicas.min_replicas",
+            "more than replicas.count = 2",
+        ),
         ({"scaling": "observe"}, "scaling", "Set replicas.max_replicas"),
         ({"scaling": "observe", "replicas": 2}, "scaling", "nothing to observe"),
     ],
@@ -352,6 +357,14 @@ def test_the_replicas_that_follow_the_lag_have_bounds(content, setting, says):
     found = mistakes(minimal(**content))
     assert set(found) == {setting}
     assert says in found[setting]
+
+
+def test_auto_adds_replicas_up_to_their_count():
+    """Without a most of their own, which goes before it."""
+    auto = {"placement": "auto", "scaling": "observe"}
+    assert parse(minimal(**auto, replicas=3)).most_replicas == 3
+    assert parse(minimal(**auto, replicas={"count": 3, "max_replicas": 9})).most_replicas == 9
+    assert parse(minimal(placement="local", replicas=3)).most_replicas is None
 
 
 def test_the_group_is_not_the_archivers():
@@ -550,6 +563,7 @@ def test_gpus_are_for_replicas_of_their_own():
     told = mistakes(minimal(replicas={"gpu": 0.5}, placement="local"))
     assert "placement is local" in told["replicas.gpu"]
     assert parse(minimal(replicas={"gpu": 0.5})).replicas.gpu == 0.5
+    assert not parse(minimal(replicas={"gpu": 0.5}, placement="auto")).scores_in_feeders
     assert "no whole number" in mistakes(minimal(replicas={"gpu": 1.5}))["replicas.gpu"]
 
 
@@ -561,5 +575,7 @@ def test_a_mixed_fleet_has_replicas_without_a_gpu_beside_those_with_one():
     assert "replicas.gpu is 0" in alone["replicas.cpu_replicas"]
     followed = mistakes(minimal(replicas={"gpu": 1, "cpu_replicas": 3, "max_replicas": 9}))
     assert "max_replicas" in followed["replicas.cpu_replicas"]
+    auto = mistakes(minimal(replicas={"gpu": 1, "cpu_replicas": 3}, placement="auto"))
+    assert "placement: auto" in auto["replicas.cpu_replicas"]
     unread = mistakes(minimal(replicas={"gpu": "one", "cpu_replicas": 3}))
     assert list(unread) == ["replicas.gpu"]

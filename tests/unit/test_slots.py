@@ -45,6 +45,7 @@ from pipeline.testing import ManualClock, MemoryActors
 
 LAYOUT = Layout(1, 2, 2, "id", True)
 ORDERS = Orders(0.25)
+LOCAL_ORDERS = Orders(0.25, (ReplicaRef(0, None),))
 REPORT = Report(
     slot=0,
     epoch=1,
@@ -98,13 +99,13 @@ class Desk:
         self.actors = MemoryActors()
         self.script = Script()
         self.stored: int | Exception = 1
+        self.orders = LOCAL_ORDERS if local else ORDERS
         work = Work(
             layout=LAYOUT,
             topic_partitions=5,
             build=Feeder,
             args=(self.script,),
             cpus=0.5,
-            scores_locally=local,
             max_batch_size=100,
             suspect_rows=64,
             epoch=self.epoch,
@@ -120,8 +121,8 @@ class Desk:
             raise self.stored
         return self.stored
 
-    def step(self, seconds: float = 0.0, orders: Orders = ORDERS) -> None:
-        self.slots.step(lambda _: orders)
+    def step(self, seconds: float = 0.0, orders: Orders | None = None) -> None:
+        self.slots.step(lambda _: orders or self.orders)
         for reply in self.actors.replies(0.0):
             if reply.tag[0] != "closed":
                 report = self.slots.reply(reply)
@@ -194,7 +195,7 @@ def test_turns_last_no_time_until_the_first_report() -> None:
         return replace(REPORT, slot=slot)
 
     desk.script.turn = turn
-    ordered = replace(ORDERS, replicas=(ReplicaRef(3, None),), drain=True)
+    ordered = replace(ORDERS, replicas=(ReplicaRef(3, "handle"),), drain=True)
     for _ in range(5):
         desk.step(orders=ordered)
     first = [orders.seconds for orders in asked[:TURNS_AHEAD]]
@@ -468,6 +469,26 @@ def test_a_local_feeder_has_the_time_of_a_full_batch(
     desk.clock.advance(0.1)
     desk.step()
     assert desk.state is State.WAITING
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_feeder_may_score_itself_until_it_has_answered_the_last_such_turn(answered: bool) -> None:
+    """Remote replicas alone are ordered from some turn on; those queued before it count still."""
+    desk = Desk(local=True)
+    for _ in range(3):
+        desk.step()
+    desk.orders = replace(ORDERS, replicas=(ReplicaRef(3, "handle"),))
+    if answered:
+        desk.step()
+    else:
+        desk.slots.step(lambda _: LOCAL_ORDERS)
+    desk.actors.hang(desk.handle())
+    desk.step(HANG_SECONDS + 0.1)
+    desk.step()
+    assert desk.state is (State.WAITING if answered else State.RUNNING)
+    desk.clock.advance(UNMEASURED_HANG_SECONDS)
+    desk.step()
+    assert desk.slots.suspected == (set() if answered else {0})
 
 
 def test_a_start_that_hangs_is_replaced() -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pipeline.batch import Partition
 from pipeline.control import ArchiveReport, PartitionReport, Report, WaitingOn
 from pipeline.keeper import Archive, ArchiveKeeper
@@ -10,6 +12,7 @@ from pipeline.scaler import Count, Scaler
 from pipeline.settings import parse
 from pipeline.slot import Slot
 from pipeline.status import (
+    PlacementStatus,
     Status,
     archive_status,
     decode,
@@ -58,7 +61,7 @@ def whole() -> Status:
         job="fraud",
         state="running",
         delivery="exactly_once",
-        placement="remote",
+        placement=PlacementStatus("remote", "remote", None),
         model_name="fraud",
         model_version="1",
         started_at=0.0,
@@ -127,6 +130,8 @@ def test_the_line_tells_a_person_how_it_stands() -> None:
         "fraud running: 1,234,567 records, 1,234/s, lag 20 (3.0 s), replicas 0 ready, "
         "dead letters 3, in Parquet 0 (+0 pending)"
     )
+    local = replace(whole(), placement=PlacementStatus("auto", "local", "it is cheap"))
+    assert "replicas in their feeders, dead letters" in line(local)
 
 
 def test_the_summary_says_what_was_left_where() -> None:
