@@ -19,7 +19,7 @@ RATE = 250.0
 # With the other long tests over 500 faults; a slow machine ends a round by its time.
 ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "9"))
 SEED = int(os.environ.get("HEADRACE_FAULT_SEED", "4"))
-FAULTS, SECONDS = 45, 150.0
+FAULTS, SECONDS = 50, 150.0
 SHORT_FAULTS, SHORT_SECONDS = 12, 30.0
 SETTINGS = [
     (EXACTLY_ONCE, "remote"),
