@@ -37,7 +37,7 @@ STATUS = Status(
     replicas_replaced=0,
     slots=[SlotStatus(0, "running", 1, 3, "records", 0, 4, 0.1, 1.0, 1000)],
     partitions=[PartitionStatus("fraud.events", 0, 0, 5, 12, 7, 1.5)],
-    replicas=[ReplicaStatus(1, "ready", 2, 3.0, 1, None)],
+    replicas=[ReplicaStatus(1, "ready", 2, 3.0, 1, None, 0.0)],
     scaling=ScalingStatus("act", 3, 256, "up from 1 to 3", 2, 1),
     archive=ArchiveStatus("running", 3, 8, 1, 2, 0, 0.5),
 )
