@@ -5,7 +5,8 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,15 @@ class Latency:
     p99: float
 
 
+@contextmanager
+def following(bootstrap: str, topic: str) -> Iterator[Consumer]:
+    """A reader of the whole topic that has what is committed as soon as the broker has it."""
+    # A fetch at the end answers at the latest after this, whatever the broker noticed.
+    with closing(reader(bootstrap, **{"fetch.wait.max.ms": 10})) as consumer:
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
+        yield consumer
+
+
 def warm_broker(stage: Stage, rate: float) -> None:
     """Let events of nobody's go through the broker one by one, as those that will be measured."""
     topic = f"bench-{uuid.uuid4().hex[:8]}.warm"
@@ -56,10 +66,9 @@ def warm_broker(stage: Stage, rate: float) -> None:
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
-            closing(reader(stage.bootstrap, **{"fetch.wait.max.ms": 10})) as consumer,
+            following(stage.bootstrap, topic) as consumer,
             _steady(stage, topic, 0, count, rate, Path(folder) / "times.npy") as producing,
         ):
-            consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
             while producing.poll() is None:
                 consumer.consume(READ_RECORDS, READ_SECONDS)
     finally:
@@ -74,12 +83,8 @@ def measure_latency(stage: Stage, contender: Contender, rate: float, seconds: fl
         with (
             prepared(stage, contender, None, topic) as run,
             running(contender, run) as process,
-            # A fetch at the end answers at the latest after this, whatever the broker noticed.
-            closing(reader(stage.bootstrap, **{"fetch.wait.max.ms": 10})) as consumer,
+            following(stage.bootstrap, run.predictions) as consumer,
         ):
-            consumer.assign(
-                [TopicPartition(run.predictions, number, 0) for number in range(PARTITIONS)]
-            )
             first = _warm_up(stage, contender, run, process, consumer)
             count = int(rate * (seconds + SETTLING_SECONDS))
             sent, seen = _observe(stage, run, consumer, first, count, rate)

@@ -12,16 +12,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import psutil
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
-from benchmarks.contender import Contender, Process, Run
+from benchmarks.contender import Contender, Run
+from benchmarks.latency import following
 from benchmarks.ours import SLOTS, headrace
-from benchmarks.outcome import reader
 from benchmarks.trial import Stage, delete_topics, failure, prepared, running
 from benchmarks.workload import CARDS, PARTITIONS
 from jobs.local_broker import broker, create_topics
@@ -31,6 +31,7 @@ READ_SECONDS = 0.01
 LONGEST_SECONDS = 120.0
 # Between two deaths: a feeder that dies once in a while, and whose run has a spare one again.
 CALM_SECONDS = 15.0
+# A feeder always has a turn to work on; a spare one has none.
 BUSY = ("ray::Feeder.call", "ray::Feeder.start")
 HURTS = {"death": signal.SIGKILL, "hang": signal.SIGSTOP}
 
@@ -73,11 +74,8 @@ def _recoveries(
         prepared(stage, contender, None, stage.events) as run,
         _streaming(run, chosen.rate),
         running(contender, run) as process,
-        closing(reader(stage.bootstrap, **{"fetch.wait.max.ms": 10})) as consumer,
+        following(stage.bootstrap, run.predictions) as consumer,
     ):
-        consumer.assign(
-            [TopicPartition(run.predictions, number, 0) for number in range(PARTITIONS)]
-        )
         _await(consumer, 0.0, contender, run, process)
         for kind in chosen.kinds:
             seconds = []
@@ -87,7 +85,7 @@ def _recoveries(
                 while time.time() < calm + CALM_SECONDS:
                     consumer.consume(READ_RECORDS, READ_SECONDS)
                 _await(consumer, time.time(), contender, run, process)
-                feeders = sorted(_feeders(process, contender))
+                feeders = sorted(_feeders(process))
                 victim = feeders[number % len(feeders)]
                 at = time.time()
                 os.kill(victim, HURTS[kind])
@@ -112,14 +110,13 @@ def _streaming(run: Run, rate: int) -> Iterator[None]:
             producing.terminate()
 
 
-def _feeders(process: subprocess.Popen[bytes], contender: Contender) -> Iterator[int]:
+def _feeders(process: subprocess.Popen[bytes]) -> Iterator[int]:
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             title = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        # A feeder always has a turn to work on; a spare one has none.
-        if contender.kind(Process(False, title)) == "feeder" and title.startswith(BUSY):
+        if title.startswith(BUSY):
             yield child.pid
 
 

@@ -162,11 +162,10 @@ class Feeder:
 
     def _poll(self) -> None:
         # With a batch in the making and none out there is nothing to do before that one is due.
-        left = self._batcher.left(self._clock.monotonic())
-        fill = left > 0 and self._dispatch.idle
-        timeout = POLL_SECONDS if self._dispatch.idle else BUSY_POLL_SECONDS
-        room = self._poll_room()
-        polled = self._source.poll(room, min(left, timeout) if fill else timeout, fill=fill)
+        idle, left = self._dispatch.idle, self._batcher.left(self._clock.monotonic())
+        fill = idle and left > 0
+        timeout = min(left or POLL_SECONDS, POLL_SECONDS) if idle else BUSY_POLL_SECONDS
+        polled = self._source.poll(self._poll_room(), timeout, fill=fill)
         self._batcher.add(polled, self._clock.monotonic())
         self._progress.polled(polled)
 
