@@ -144,6 +144,10 @@ class ActorLost(Exception):
     """An actor died, or failed in a way that is no error of ours; the text says how."""
 
 
+class ActorDied(ActorLost):
+    """The actor's process is gone, or its node, whatever the call was about."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The end of one call: its value, or the error, one of ours or ActorLost."""

@@ -21,7 +21,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from pipeline.batch import Batch
 from pipeline.control import ReplicaRef
 from pipeline.errors import ClusterUnfit, HeadraceError
-from pipeline.ports import ActorLost, Answer, Reply, Tag
+from pipeline.ports import ActorDied, ActorLost, Answer, Reply, Tag
 
 NAMESPACE = "headrace"
 # Batches in flight are a few megabytes each; what Ray takes by default is a third of the memory.
@@ -132,7 +132,8 @@ class RayActors:
                 return Reply(tag, None, cause)
             return Reply(tag, None, ActorLost(f"{type(cause).__name__}: {cause}"))
         except RayError as problem:
-            return Reply(tag, None, ActorLost(_reason(problem)))
+            died = isinstance(problem, RayActorError)
+            return Reply(tag, None, (ActorDied if died else ActorLost)(_reason(problem)))
 
     def forget(self, matching: Callable[[Tag], bool]) -> None:
         """Drop the replies to these tags."""

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.batch import Batch, Scored
 from pipeline.control import ReplicaRef
 from pipeline.errors import HeadraceError
-from pipeline.ports import ActorLost, Answer, Reply, Tag
+from pipeline.ports import ActorDied, ActorLost, Answer, Reply, Tag
 from pipeline.testing.forms import no_wait
 
 # Process ids of no process: above what Linux gives by default.
@@ -143,7 +143,7 @@ class MemoryActors:
         actor = self._actors[handle]
         copied = pickle.loads(pickle.dumps(args))
         if actor.dead is not None:
-            self._replies.append(Reply(tag, None, ActorLost(actor.dead)))
+            self._replies.append(Reply(tag, None, ActorDied(actor.dead)))
         else:
             actor.queue.append((tag, lambda: getattr(actor.made, method)(*copied)))
 
@@ -157,7 +157,7 @@ class MemoryActors:
         if actor.dead is None:
             actor.dead = reason
             tags = [tag for tag, _ in actor.queue if tag is not None]
-            self._replies.extend(Reply(tag, None, ActorLost(reason)) for tag in tags)
+            self._replies.extend(Reply(tag, None, ActorDied(reason)) for tag in tags)
             actor.queue.clear()
 
     def hang(self, handle: Handle) -> None:

@@ -5,6 +5,7 @@ import pytest
 from pipeline.control import ReplicaRef
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
 from pipeline.fleet import (
+    LOST_STARTS,
     RETIRING_SECONDS,
     START_FAILURES,
     STARTING_SECONDS,
@@ -13,6 +14,7 @@ from pipeline.fleet import (
     Readiness,
     State,
 )
+from pipeline.ports import ActorDied
 from pipeline.testing import ManualClock, MemoryActors
 
 
@@ -196,17 +198,30 @@ def test_an_error_of_ours_is_raised_as_it_is() -> None:
         desk.hear()
 
 
-def test_one_success_forgives_earlier_failures() -> None:
+def test_a_process_that_dies_each_time_it_starts_ends_the_run_later() -> None:
+    """Starts that something kills are no model that can't be opened; only many say so."""
+    desk = Desk()
+    for _ in range(LOST_STARTS):
+        desk.step(1)
+        desk.actors.die(desk.actors.alive()[-1])
+        if len(desk.actors.starts) < LOST_STARTS:
+            desk.hear()
+    with pytest.raises(ClusterUnfit, match="replicas do not start: died: its worker exited"):
+        desk.hear()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no such model"), ActorDied("node lost")])
+def test_one_success_forgives_earlier_failures(error: Exception) -> None:
     """Failures count in a row only."""
     desk = Desk()
-    for _ in range(2 * START_FAILURES):
+    for _ in range(2 * LOST_STARTS):
         desk.step(2)
         first, second = (tag for tag, _ in desk.actors.starts[-2:])
         desk.fleet.started(first[1], 11, None)
-        desk.fleet.started(second[1], 0, RuntimeError("node lost"))
+        desk.fleet.started(second[1], 0, error)
         desk.fleet.lost(first[1], "gone")
         desk.actors.replies(0.0)
-    assert desk.fleet.replaced == 2 * START_FAILURES
+    assert desk.fleet.replaced == 2 * LOST_STARTS
 
 
 def test_a_start_that_waits_for_long_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
