@@ -17,7 +17,12 @@ from pipeline import layout as layouts
 from pipeline.batch import Partition
 from pipeline.control import Layout
 from pipeline.edges.kafka.admin import KafkaAdmin
-from pipeline.edges.kafka.clients import producer_settings, transactional_id, translating
+from pipeline.edges.kafka.clients import (
+    producer_settings,
+    send_offsets,
+    transactional_id,
+    translating,
+)
 from pipeline.edges.kafka.journal import newest_writer
 from pipeline.edges.kafka.offsets import GroupOffsets, with_metadata
 from pipeline.errors import Fenced, Retriable
@@ -160,9 +165,7 @@ class FencedLayout:
             producer.begin_transaction()
             for number, value in rolls:
                 producer.produce(self._journal.name, value, journal.ROLL_KEY, number)
-            producer.send_offsets_to_transaction(
-                offsets, self._offsets.group_metadata(), CALL_SECONDS
-            )
+            send_offsets(producer, offsets, self._offsets.group_metadata(), CALL_SECONDS)
             producer.commit_transaction(FENCE_SECONDS)
         for item in offsets:
             stored = layouts.Stored(item.offset, item.metadata)

@@ -1,11 +1,13 @@
 """What every client of ours is configured with, and librdkafka's errors in our words."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
 
@@ -14,6 +16,8 @@ T = TypeVar("T")
 SOCKET_TIMEOUT_MS = 10_000
 # librdkafka's default; journal chunks and predictions stay below it.
 LARGEST_RECORD = 1_000_000
+# Beyond its own time-out a call waits for a request that is out at most.
+LATE_SECONDS = 7.0
 
 FENCED = frozenset(
     {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, 90}  # noqa: SLF001 - librdkafka's own codes; 90 is PRODUCER_FENCED
@@ -104,6 +108,44 @@ def asked_again(
             if not passes(problem.args[0]) or time.monotonic() > deadline:
                 raise
             time.sleep(pause)
+
+
+def send_offsets(
+    producer: Producer, offsets: list[TopicPartition], group: Any, seconds: float
+) -> None:
+    """Add offsets to the transaction, within about `seconds`.
+
+    librdkafka 2.16 may never return from this: where nobody coordinates the group three times
+    within a second, as while a broker comes back, it drops what it waits for and its time-out too
+    (`rd_kafka_coord_req_handle_FindCoordinator`). The call is left in its thread then, and the
+    producer is of no more use. Raises KafkaException, OutcomeUnknown.
+    """
+    # Bounded by the one outcome of the one call.
+    outcome: SimpleQueue[KafkaException | None] = SimpleQueue()
+
+    def call() -> None:
+        try:
+            producer.send_offsets_to_transaction(offsets, group, seconds)
+        except KafkaException as problem:
+            outcome.put(problem)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=call, name="send_offsets", daemon=True).start()
+    allowed = round(seconds + LATE_SECONDS)
+    # By the second: a process that was stopped must not take its own pause for the call's.
+    for _ in range(allowed):
+        try:
+            problem = outcome.get(timeout=1.0)
+        except Empty:
+            continue
+        if problem is not None:
+            raise problem
+        return
+    raise OutcomeUnknown(
+        f"librdkafka has not come back from sending offsets for {allowed} s; "
+        "it has lost the coordinator of the group"
+    )
 
 
 def translate(error: KafkaError, doing: str) -> HeadraceError:

@@ -11,6 +11,7 @@ from pipeline.edges.kafka.clients import (
     FENCED,
     consumer_settings,
     producer_settings,
+    send_offsets,
     translate,
     translating,
 )
@@ -30,7 +31,8 @@ def broken_promise(settings: Mapping[str, str], name: str, topic: str) -> str | 
     `name` is the group and transactional id of the trial, `topic` an empty topic of its own: both
     may be deleted afterwards.
     Tried are the metadata of offsets that a transaction commits, the records of a transaction
-    that is aborted, and those of an owner that was fenced. Raises ClusterUnfit, Retriable.
+    that is aborted, and those of an owner that was fenced.
+    Raises ClusterUnfit, OutcomeUnknown, Retriable.
     """
     with closing(
         Consumer({**consumer_settings(settings, name), "fetch.wait.max.ms": 50})
@@ -39,7 +41,7 @@ def broken_promise(settings: Mapping[str, str], name: str, topic: str) -> str | 
         with translating("committing offsets in a transaction"):
             older.begin_transaction()
             at = TopicPartition(topic, 0, POSITION, metadata=METADATA)
-            older.send_offsets_to_transaction([at], reader.consumer_group_metadata(), CALL_SECONDS)
+            send_offsets(older, [at], reader.consumer_group_metadata(), CALL_SECONDS)
             older.commit_transaction(CALL_SECONDS)
             (found,) = reader.committed([TopicPartition(topic, 0)], timeout=CALL_SECONDS)
         if found.offset != POSITION:

@@ -14,6 +14,7 @@ from pipeline.edges.kafka.clients import (
     LARGEST_RECORD,
     asked_again,
     producer_settings,
+    send_offsets,
     translate,
     translating,
 )
@@ -158,8 +159,7 @@ class TransactionalSink:
             self._producer.begin_transaction()
             _produce(self._producer, records)
             group = self._offsets.group_metadata()
-            send_offsets = self._producer.send_offsets_to_transaction
-            _resumed(lambda: send_offsets(offsets, group, CALL_SECONDS))
+            _resumed(lambda: send_offsets(self._producer, offsets, group, CALL_SECONDS))
             _resumed(lambda: self._producer.commit_transaction(CALL_SECONDS))
         except KafkaException as problem:
             raise self._ended(problem.args[0]) from problem

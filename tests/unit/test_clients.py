@@ -1,0 +1,48 @@
+"""Calls of librdkafka that need more than its own time-outs."""
+
+import threading
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from pipeline.edges.kafka import clients
+from pipeline.edges.kafka.clients import send_offsets
+from pipeline.errors import OutcomeUnknown
+
+
+class Client:
+    """The one call of a producer, which does as it is told."""
+
+    def __init__(self, does) -> None:
+        self.send_offsets_to_transaction = does
+
+
+def test_sending_offsets_is_given_up_where_the_client_never_returns(monkeypatch) -> None:
+    """The feeder must end then, so that a successor takes the slot."""
+    monkeypatch.setattr(clients, "LATE_SECONDS", 1.0)
+    released = threading.Event()
+    stuck = Client(lambda *_: released.wait())
+    try:
+        with pytest.raises(OutcomeUnknown, match="has not come back from sending offsets for 1 s"):
+            send_offsets(stuck, [], None, 0.0)
+    finally:
+        released.set()
+
+
+def test_sending_offsets_hands_everything_over_and_returns() -> None:
+    """In whatever thread it is made, it is one call."""
+    calls = []
+    send_offsets(Client(lambda *given: calls.append(given)), ["offset"], "group", 8.0)
+    assert calls == [(["offset"], "group", 8.0)]
+
+
+def test_an_error_of_sending_offsets_is_raised_as_it_came() -> None:
+    """Whether it may be taken up again is for the caller to see."""
+    error = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with pytest.raises(KafkaException) as raised:
+        send_offsets(Client(fails), [], None, 8.0)
+    assert raised.value is error
