@@ -23,9 +23,10 @@ lint: setup
 	$(BIN)/python -m pytest tests/unit/test_imports.py
 
 test: lint
-	# Two at a time, as the smallest machine has two cores; a file's tests share what they start.
-	$(BIN)/python -m pytest -m "not long and not alone" -n 2 --dist loadfile --durations 15
-	$(BIN)/python -m pytest -m "not long and alone" --durations 5
+	# Two at a time, as the smallest machine has two cores. First those that no Ray may run beside,
+	# with what starts none; then the others, where a file's tests share what they start.
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadgroup --durations 10 tests/alone tests/unit tests/simulation
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --durations 20 tests/contract tests/system tests/faults
 
 # HEADRACE_ROUNDS and HEADRACE_FAULT_SEED make it shorter, or another one.
 test-faults: setup

@@ -30,34 +30,36 @@ def feed(kafka, job, count, partitions=PARTITIONS):
     return produce(kafka.bootstrap, f"{job}.events", good(count), partitions)
 
 
-def test_three_slots_become_two_and_five_and_nothing_is_lost(
-    kafka, cluster, topic_prefix, tmp_path
+@pytest.mark.parametrize(
+    "slots", [(3, 2), pytest.param((3, 2, 5), marks=pytest.mark.long)], ids=["3-2", "3-2-5"]
+)
+def test_slots_become_fewer_and_more_and_nothing_is_lost(
+    kafka, cluster, topic_prefix, tmp_path, slots
 ):
     """Each run but the last is killed with rows that no boundary covers; the next hands over."""
+    *killed, last = slots
     topics(kafka.bootstrap, topic_prefix, PARTITIONS)
-    path = small_job.make(
-        tmp_path, topic_prefix, kafka.bootstrap, slots=3, placement="local", **NO_ROLLS
-    )
+    path = small_job.make(tmp_path, topic_prefix, kafka.bootstrap, placement="local", **NO_ROLLS)
     config, places = small_job.read(path), []
-    for slots in (3, 2):
-        change(path, slots=slots)
+    for number in killed:
+        change(path, slots=number)
         places += feed(kafka, topic_prefix, 3000)
         with running(path, tmp_path, *cluster) as process:
             wanted = len(places)
             until(
                 lambda wanted=wanted: committed(config, kafka.bootstrap) >= wanted,
-                f"{slots} slots have scored",
+                f"{number} slots have scored",
             )
             process.kill()
     places += feed(kafka, topic_prefix, 1000)
-    change(path, slots=5)
+    change(path, slots=last)
     finished(started(path, "--until-caught-up", *cluster))
     result = outcome(config, kafka.bootstrap)
     assert_exactly_once(result, set(places))
     assert_ordered(result)
     stored = KafkaAdmin(config.kafka).committed(config.group, config.input.topic)
     metadata = [json.loads(item.metadata) for item in stored.values()]
-    assert {(one["layout"], one["slots"]) for one in metadata} == {(3, 5)}
+    assert {(one["layout"], one["slots"]) for one in metadata} == {(len(slots), last)}
 
 
 @pytest.mark.long

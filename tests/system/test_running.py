@@ -115,6 +115,8 @@ def test_a_record_that_takes_its_replica_down_is_the_only_dead_letter(
         slots=1,
         replicas=2,
         recipe="dangerous:recipe",
+        # Each halving costs the lives of some replicas.
+        batching={"max_batch_size": 16},
     )
     records = good(200)
     records[77] = (b"bad", b'{"features": [1, 2, 3], "x": "%s"}' % danger.encode(), None)

@@ -11,8 +11,6 @@ from runs import shown
 from jobs.local_broker import create_topics
 from pipeline.cli import main
 
-pytestmark = pytest.mark.alone
-
 SECONDS = 60.0
 
 

@@ -26,8 +26,6 @@ from pipeline.config import Config
 from pipeline.model_folder import load_files
 from pipeline.settings import is_section, parse, settings_of
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

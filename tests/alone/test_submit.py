@@ -15,8 +15,6 @@ import yaml
 from jobs.local_broker import create_topics
 from pipeline.produce import produce
 
-pytestmark = pytest.mark.alone
-
 SECONDS = 120.0
 ROOT = Path(__file__).resolve().parents[2]
 
