@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import layout as layouts
-from pipeline import topology, wire
+from pipeline import topology
 from pipeline.config import Config
 from pipeline.control import Layout
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Fenced, HeadraceError, Mistake
 from pipeline.handover import aim
+from pipeline.job import prepare
 from pipeline.settings import load
 from pipeline.topics import JOURNAL_SECONDS
 
@@ -70,7 +71,7 @@ def check(path: Path, environ: Mapping[str, str]) -> Checked:
 
 
 def _model(config: Config) -> Iterator[Mistake | str]:
-    job = wire.prepare(config)
+    job = prepare(config)
     yield f"model {job.files.name} version {job.files.version}"
     fields = sum(len(one.fields) for one in job.files.spec.inputs)
     width = sum(tensor.width or 0 for tensor in job.signature.inputs.values())

@@ -10,7 +10,8 @@ from math import ceil
 from pipeline import scale, wire
 from pipeline import status as statuses
 from pipeline.config import Config
-from pipeline.errors import AnotherRunTookOver, Fenced, Retriable
+from pipeline.errors import AnotherRunTookOver, Fenced, OutcomeUnknown, Retriable
+from pipeline.job import Job, prepare
 from pipeline.run import Driver, Work
 from pipeline.scale import Decide
 from pipeline.signals import stop_signals
@@ -42,7 +43,7 @@ def run_job(
     from pipeline.edges.prometheus import Exporter
     from pipeline.edges.ray import RayBoard, RayCluster
 
-    job = wire.prepare(config)
+    job = prepare(config)
     most = max(config.replicas.count, config.replicas.max_replicas or 0)
     cpus = ceil((most + config.replicas.cpu_replicas) * config.replicas.cpus)
     with (
@@ -69,7 +70,7 @@ def run_job(
 
 
 def _assembled(
-    job: wire.Job,
+    job: Job,
     cluster: object,
     *,
     until_caught_up: bool,
@@ -86,7 +87,7 @@ def _assembled(
             raise AnotherRunTookOver(
                 f"another run of job {job.config.job} started at the same moment ({problem})"
             ) from problem
-        except Retriable as problem:
+        except (OutcomeUnknown, Retriable) as problem:
             if attempt == START_ATTEMPTS:
                 raise
             log.warning("the start is tried again: %s", problem)

@@ -1,1 +1,1 @@
-"""One vendor each; imported by `pipeline.wire` only."""
+"""One vendor each; imported where a run is built and wired, and by commands."""

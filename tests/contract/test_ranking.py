@@ -16,12 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jobs import ease
 from jobs.ease import tensor
-from pipeline import check, wire
+from pipeline import check
 from pipeline.batch import Batch, Partition, Scored, Span
+from pipeline.build import build_scorer
 from pipeline.config import Config, Ranking
 from pipeline.decode import DECODERS
 from pipeline.edges.onnx import OnnxModel
 from pipeline.errors import ConfigInvalid
+from pipeline.job import prepare
 from pipeline.model_folder import load_files
 from pipeline.ranking import Ranker
 from pipeline.recipe import signature_recipe
@@ -490,7 +492,7 @@ def config(model: str, **ranking: Any) -> Config:
 @pytest.mark.parametrize("name", ["recommend", "recommend-sequence", "recommend-pairs"])
 def test_a_shipped_model_ranks_as_its_config_says(name: str) -> None:
     """What a replica is made of ranks with the settings' k, whatever the model's form."""
-    scorer = wire.build_scorer(wire.prepare(config(f"models/{name}", k=3)))
+    scorer = build_scorer(prepare(config(f"models/{name}", k=3)))
     event = {"user": 1, "history": [5, 7], "candidates": [1, 2, 5, 9, 11]}
     (row,) = scorer.score(batch_of(json.dumps(event).encode())).rows.to_pylist()
     assert len(row["items"]) == 3
@@ -522,4 +524,4 @@ def test_check_refuses_a_vocabulary_that_does_not_fit(tmp_path: Path) -> None:
 def test_rules_for_a_model_that_does_not_rank_are_a_mistake(tmp_path: Path) -> None:
     """A deny list that nothing would heed is refused."""
     with pytest.raises(ConfigInvalid, match="set for a model that does not rank"):
-        wire.prepare(config("models/fraud", deny=str(tmp_path / "deny.txt")))
+        prepare(config("models/fraud", deny=str(tmp_path / "deny.txt")))

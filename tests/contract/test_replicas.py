@@ -304,7 +304,7 @@ def test_collecting_nothing_gives_nothing(stage: Stage) -> None:
 
 def test_local_scoring_answers_beside_remote_isolation() -> None:
     """What has no handle is scored here; what goes to isolation is handed on."""
-    from pipeline.wire import SCORES_HERE, _LocalReplicas
+    from pipeline.build import SCORES_HERE, _LocalReplicas
 
     remote = MemoryReplicas(score)
     local = _LocalReplicas(score, remote)

@@ -97,7 +97,7 @@ STEPS = (
     _feeder("commit applied, unanswered", "proxy", "answer"),
     _exact("after commit", f"{SINK}:TransactionalSink.write", "after"),
     _feeder("after offsets", f"{SINK}:IdempotentSink.write", "after", delivery=AT_LEAST_ONCE),
-    _replica("opening the model", "pipeline.wire:build_scorer", "before", starting=True),
+    _replica("opening the model", "pipeline.build:build_scorer", "before", starting=True),
     _replica("while scoring", SCORE, "before"),
     _replica("scored", SCORE, "after"),
     _archiver("progress read", f"{JOURNAL}.start", "after", starting=True),

@@ -26,8 +26,9 @@ from sampler import Sampler
 from verdict import folder_of, judged
 
 from jobs.local_broker import create_topics
-from pipeline import wire
+from pipeline.build import build_archiver
 from pipeline.edges.kafka.admin import KafkaAdmin
+from pipeline.job import prepare
 
 RATE = 400.0
 
@@ -178,9 +179,9 @@ def test_two_archivers_at_once_make_the_same_files(theatre, topic_prefix, tmp_pa
     )
     config = small_job.read(path)
     zombie.open_job(config, theatre.direct)
-    job = wire.prepare(config)
+    job = prepare(config)
     feeder = zombie.claim(config)
-    archivers = [wire.build_archiver(job, 1)]
+    archivers = [build_archiver(job, 1)]
     sampler = Sampler(theatre.direct, (config.output.topic,), folder_of(config))
     sampler.start()
     for part in range(1, 7):
@@ -188,7 +189,7 @@ def test_two_archivers_at_once_make_the_same_files(theatre, topic_prefix, tmp_pa
         scored(theatre, config, feeder, 200 * part)
         if part == 2:
             # One that starts while a file is in the making.
-            archivers.append(wire.build_archiver(job, 1))
+            archivers.append(build_archiver(job, 1))
         for archiver in archivers[: 1 + part % 2]:
             archiver.turn(0.2)
     zombie.drain(feeder)

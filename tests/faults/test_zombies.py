@@ -28,11 +28,12 @@ from sampler import Sampler
 from steps import AT_LEAST_ONCE, EXACTLY_ONCE, Step, steps
 from verdict import folder_of, judged
 
-from pipeline import wire
 from pipeline.archiver import Archiver
+from pipeline.build import build_archiver
 from pipeline.config import Config
 from pipeline.errors import Fenced, Retriable
 from pipeline.feeder import Feeder
+from pipeline.job import prepare
 
 RATE = 400.0
 # In `make test`; the others belong to `make test-faults`.
@@ -103,7 +104,7 @@ def finish(stage: Stage, config: Config, feeder: Feeder) -> None:
 
     until(lambda: sum(positions().values()) >= total, "all is committed")
     zombie.drain(feeder)
-    archiver = wire.build_archiver(wire.prepare(config), 1)
+    archiver = build_archiver(prepare(config), 1)
     archive(archiver, total)
     archiver.close()
 
@@ -195,7 +196,7 @@ def test_an_archiver_that_comes_back_makes_the_same_files(
     # Its boundary is due by now, so that the archiver finds a whole file.
     until(lambda: feeder.turn(zombie.TURN) and feeder._unrolled.since is None, "a file is whole")
     with stopped_at(step, EXACTLY_ONCE, theatre, path) as old:
-        successor = wire.build_archiver(wire.prepare(config), 1)
+        successor = build_archiver(prepare(config), 1)
         archive(successor, 400)
         old.send_signal(signal.SIGCONT)
         tally[step.role, f"stopped {step.name}"] += 1

@@ -8,18 +8,19 @@ import signal
 import sys
 from pathlib import Path
 
-from pipeline import wire
 from pipeline.batch import Partition
+from pipeline.build import SCORES_HERE, build_archiver, build_feeder
 from pipeline.config import Config
 from pipeline.control import Assignment, Layout, Orders
 from pipeline.edges.kafka.admin import KafkaAdmin
 from pipeline.edges.kafka.offsets import GroupOffsets, with_metadata
 from pipeline.errors import HeadraceError
 from pipeline.feeder import Feeder
+from pipeline.job import prepare
 from pipeline.settings import load
 
-TURN = Orders(0.2, (wire.SCORES_HERE,))
-LAST_TURN = Orders(0.2, (wire.SCORES_HERE,), drain=True)
+TURN = Orders(0.2, (SCORES_HERE,))
+LAST_TURN = Orders(0.2, (SCORES_HERE,), drain=True)
 ENDED = "Ended"
 
 
@@ -41,7 +42,7 @@ def _owned(config: Config, bootstrap: str) -> tuple[Layout, tuple[Partition, ...
 def claim(config: Config) -> Feeder:
     """Claim slot 0 and give its feeder."""
     layout, owned = _owned(config, config.kafka["bootstrap.servers"])
-    return wire.build_feeder(wire.prepare(config), Assignment(0, layout, owned, len(owned)))
+    return build_feeder(prepare(config), Assignment(0, layout, owned, len(owned)))
 
 
 def drain(feeder: Feeder) -> None:
@@ -59,7 +60,7 @@ def main() -> str:
     config = load(Path(path), {})
     try:
         if role == "archiver":
-            archiver = wire.build_archiver(wire.prepare(config), 1)
+            archiver = build_archiver(prepare(config), 1)
             while not asked:
                 archiver.turn(TURN.seconds)
             archiver.close()

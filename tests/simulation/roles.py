@@ -1,4 +1,4 @@
-"""What lives in a seed: feeders and archivers, built as `pipeline.wire` builds them."""
+"""What lives in a seed: feeders and archivers, built as `pipeline.build` builds them."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ LAYERS = {
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_chunks "
     "audit_journal audit_rows audit_job verification demand outlook scale placement",
     "roles": "dispatch feeder fleet slot slots archiver keeper scaler status run",
-    "wire": "stream wire",
+    "wire": "job stream build wire",
     "main": "signals main",
     "commands": "topics records check replay offsets submit produce view verify tables commands",
     "cli": "cli",
