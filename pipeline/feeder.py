@@ -19,7 +19,7 @@ from pipeline.dispatch import Dispatch
 from pipeline.errors import Retriable
 from pipeline.journal import Unrolled
 from pipeline.ledger import Ledger
-from pipeline.ports import Claimed, Clock, Sink, Source
+from pipeline.ports import Background, Claimed, Clock, Sink, Source
 from pipeline.progress import DeadRatio, Progress
 
 # At most this long in one call, so that an answer or a finished commit is soon seen.
@@ -32,7 +32,6 @@ QUIET_COMMIT_SECONDS = 1.0
 # Group offsets expire after days without a commit; an hour keeps far away from that.
 KEEP_ALIVE_SECONDS = 3600.0
 
-Background: TypeAlias = Callable[[Callable[[], None]], Future[None]]
 Send: TypeAlias = Callable[[Iterable[Outgoing]], None]
 
 

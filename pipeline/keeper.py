@@ -15,7 +15,8 @@ TURN_SECONDS = 0.5
 # A turn may write and fsync a whole file to a slow disk.
 HANG_SECONDS = 120.0
 PAUSE_SECONDS = 2.0
-# While a run drains it waits for the files, but not for ever for a disk that refuses them.
+# While a run drains it waits for the files, but not for ever for a disk that refuses them. What
+# failed before is forgiven: scoring went on meanwhile.
 DRAINING_FAILURES = 3
 
 
@@ -88,7 +89,7 @@ class ArchiveKeeper:
     def _replace(self, error: Exception, draining: bool) -> None:
         """Let another one start after a pause; the journal keeps the rows meanwhile."""
         log.warning("the archiver is replaced in %.0f s: %s", PAUSE_SECONDS, error)
-        self._failures += 1
+        self._failures += draining
         if self.report is not None:
             self.finished_rows += self.report.rows
             self.finished_files += self.report.files

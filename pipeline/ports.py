@@ -4,8 +4,9 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import pyarrow as pa
 
 from pipeline.batch import Batch, Headers, Outgoing, Partition, Scored, data_bytes
 from pipeline.control import Assignment, ReplicaRef
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,13 @@ class Reply:
     tag: Tag
     value: Any
     error: Exception | None
+
+
+class Background(Protocol):
+    """Makes calls beside the caller's loop, as an executor's `submit` does."""
+
+    def __call__(self, call: Callable[[], T], /) -> Future[T]:
+        """Begin one; its value or error comes in the future."""
 
 
 class Actors(Protocol):

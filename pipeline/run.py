@@ -16,7 +16,8 @@ from pipeline.control import Orders
 from pipeline.errors import AnotherRunTookOver, ClusterUnfit, HeadraceError, Retriable
 from pipeline.fleet import Fleet
 from pipeline.keeper import ArchiveKeeper
-from pipeline.ports import Actors, Clock, Reply
+from pipeline.ports import Actors, Background, Clock, Reply
+from pipeline.question import Question
 from pipeline.scaler import Scaler
 from pipeline.slots import TURN_SECONDS, Slots
 
@@ -41,8 +42,9 @@ class Work:
 
     `targets` are the ends of the input at the start, where the run ends once it has caught up with
     them; None runs until stopped. `partitions` looks which ones of the input there are to score
-    now; it raises ClusterUnfit where the run can't go on with them. `reserve` tells
-    the cluster for how many replicas there should be room. `show` is given each status.
+    now; it raises ClusterUnfit where the run can't go on with them. Both are asked in the
+    `background`, one at a time each. `reserve` tells the cluster for how many replicas there should
+    be room. `show` is given each status.
     """
 
     config: Config
@@ -56,6 +58,7 @@ class Work:
     archive: ArchiveKeeper
     ends: Callable[[], dict[Partition, int]]
     partitions: Callable[[], Sequence[Partition]]
+    background: Background
     targets: dict[Partition, int] | None
     show: Callable[[statuses.Status], None]
 
@@ -71,9 +74,11 @@ class Driver:
         self._error: HeadraceError | None = None
         self._draining_since: float | None = None
         self._ends: dict[Partition, int] = {}
-        self._ends_at = float("-inf")
-        self._partitions_at = work.clock.monotonic()
         self._ends_known = float("-inf")
+        now = work.clock.monotonic()
+        self._ask_ends = Question(work.ends, ENDS_SECONDS, now, work.background)
+        due = now + PARTITIONS_SECONDS
+        self._ask_partitions = Question(work.partitions, PARTITIONS_SECONDS, due, work.background)
         self._shown_at = float("-inf")
         # (monotonic seconds, records in), over the last `RATE_SECONDS`: a few entries a second.
         self._counts: deque[tuple[float, int]] = deque()
@@ -167,25 +172,27 @@ class Driver:
                 self._drain()
             elif self._caught_up():
                 self._drain()
-        if now - self._ends_at >= ENDS_SECONDS:
-            self._ends_at = now
-            self._guarded(self._ask_ends)
-        if now - self._partitions_at >= PARTITIONS_SECONDS and self._draining_since is None:
-            self._partitions_at = now
-            self._guarded(self._ask_partitions)
+        self._guarded(lambda: self._take_ends(now))
+        if self._draining_since is None:
+            self._guarded(lambda: self._take_partitions(now))
 
-    def _ask_partitions(self) -> None:
+    def _take_partitions(self, now: float) -> None:
         try:
-            self._work.slots.grow(self._work.partitions())
+            partitions = self._ask_partitions.answer(now)
         except Retriable as problem:
             log.warning("whether the input has new partitions is not known: %s", problem)
+            return
+        if partitions is not None:
+            self._work.slots.grow(partitions)
 
-    def _ask_ends(self) -> None:
+    def _take_ends(self, now: float) -> None:
         try:
-            self._ends = self._work.ends()
-            self._ends_known = self._ends_at
+            ends = self._ask_ends.answer(now)
         except Retriable as problem:
             log.warning("the lag is not known at the moment: %s", problem)
+            return
+        if ends is not None:
+            self._ends, self._ends_known = ends, now
 
     def _caught_up(self) -> bool:
         targets = self._work.targets

@@ -66,7 +66,7 @@ def opened(config: Config, admin: Any, topics: Mapping[str, Topic], cores: int) 
 
 
 class Input:
-    """The partitions of the input that the run scores; owned by the driver's thread."""
+    """The partitions of the input that the run scores; each question comes from one thread."""
 
     def __init__(self, config: Config, admin: Any, layout: Layout, topic: Topic) -> None:
         self._config = config

@@ -1,6 +1,7 @@
 """Puts a run together for its driver."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -110,6 +111,8 @@ def assemble(
         ),
         ends=stream.ends,
         partitions=stream.look,
+        # One for each question: that of the partitions may wait long for a controller.
+        background=ThreadPoolExecutor(2, thread_name_prefix="questions").submit,
         targets=stream.ends() if until_caught_up else None,
         show=show,
     )

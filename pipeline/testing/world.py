@@ -4,12 +4,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from pipeline.errors import ClusterUnfit
 from pipeline.ports import Unreadable
 from pipeline.testing.forms import no_hook, no_wait
+
+T = TypeVar("T")
 
 READ_ROWS = 4
 
@@ -39,23 +42,23 @@ class ManualClock:
         self.advance(seconds)
 
 
-def inline(write: Callable[[], None]) -> Future[None]:
+def inline(call: Callable[[], T]) -> Future[T]:
     """A background that does the work at once; its error waits in the future, as it would."""
-    future: Future[None] = Future()
-    _run(future, write)
+    future: Future[T] = Future()
+    _run(future, call)
     return future
 
 
-def _run(future: Future[None], write: Callable[[], None]) -> None:
+def _run(future: Future[T], call: Callable[[], T]) -> None:
     try:
-        write()
+        value = call()
     except Exception as problem:  # noqa: BLE001 - an executor keeps whatever was raised
         future.set_exception(problem)
     else:
-        future.set_result(None)
+        future.set_result(value)
 
 
-class _Later(Future[None]):
+class _Later(Future[T]):
     """A future for which nobody waits in real time."""
 
     def __init__(self, wait: Callable[[float], None]) -> None:
@@ -76,13 +79,13 @@ class ManualBackground:
 
     def __init__(self, wait: Callable[[float], None] = no_wait) -> None:
         self._wait = wait
-        self._waiting: deque[tuple[Future[None], Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
 
-    def __call__(self, write: Callable[[], None]) -> Future[None]:
+    def __call__(self, call: Callable[[], T]) -> Future[T]:
         """Take the work in."""
         assert not self._waiting, "a feeder has at most one commit out"
-        future = _Later(self._wait)
-        self._waiting.append((future, write))
+        future: Future[T] = _Later(self._wait)
+        self._waiting.append((future, call))
         return future
 
     @property

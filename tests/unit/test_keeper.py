@@ -93,7 +93,6 @@ def test_a_disk_that_refuses_ends_a_drain_and_not_a_run() -> None:
     full = ClusterUnfit("No space left on device")
     for _ in range(10):
         desk.turn(None, full)
-    desk = Desk()
     for _ in range(DRAINING_FAILURES - 1):
         desk.turn(None, full, draining=True)
     with pytest.raises(ClusterUnfit, match="No space left"):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from pipeline.fleet import Fleet, Kind
 from pipeline.keeper import Archive, ArchiveKeeper
 from pipeline.layout import Stored, decode, encode
 from pipeline.outlook import Policy
-from pipeline.ports import Claimed
+from pipeline.ports import Background, Claimed
 from pipeline.run import Driver, Work
 from pipeline.scale import decide
 from pipeline.scaler import Auto, Count, Scaler
@@ -95,6 +96,7 @@ class World:
         self.score: Callable[[Batch], Scored] = score
         self.replicas: list[MemoryReplicas] = []
         self.auto: Auto | None = None
+        self.background: Background = inline
         self.statuses: list[Status] = []
         self.on_status: Callable[[Status], None] = lambda _: None
 
@@ -196,6 +198,7 @@ class World:
                 ),
                 ends=ends or self.ends,
                 partitions=lambda: self.partitions,
+                background=self.background,
                 targets=self.ends() if self.until_caught_up else None,
                 show=self.show,
             ),
@@ -406,6 +409,15 @@ def test_ends_that_cannot_be_read_never_lose_the_drain(error: HeadraceError) -> 
     predictions, rows, _ = world.outcome()
     assert len(predictions) > 0
     assert predictions == rows
+
+
+def test_a_cluster_that_never_answers_holds_nobody_up() -> None:
+    """The lag is not known then, and records are scored, committed and archived all the same."""
+    world = World()
+    world.feed(5)
+    world.background = lambda _: Future()
+    world.driver().run()
+    assert world.outcome() == (expected(5), expected(5), 0)
 
 
 def test_a_disk_that_refuses_ends_a_draining_run_with_an_error() -> None:

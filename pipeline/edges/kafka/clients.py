@@ -64,6 +64,8 @@ def consumer_settings(settings: Mapping[str, str], group: str) -> dict[str, Any]
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "error",
+        # Nobody joins the group; but so long a commit of offsets waits for a coordinator to be.
+        "session.timeout.ms": SOCKET_TIMEOUT_MS,
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         # Bounds what is fetched ahead: half a second of a fast stream, in each feeder.
