@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 150.0
 # Many a look asks the broker or walks the processes, on the cores that the run needs.
 LOOK_SECONDS = 0.1
 PARTITIONS = 4
-SLOTS = 3
+SLOTS = 2
 TOKEN = uuid.uuid4().hex
 
 

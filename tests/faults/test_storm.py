@@ -17,9 +17,9 @@ from verdict import folder_of, judged
 
 RATE = 250.0
 # With the other long tests over 500 faults; a slow machine ends a round by its time.
-ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "9"))
+ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "8"))
 SEED = int(os.environ.get("HEADRACE_FAULT_SEED", "4"))
-FAULTS, SECONDS = 50, 150.0
+FAULTS, SECONDS = 75, 185.0
 SHORT_FAULTS, SHORT_SECONDS = 12, 30.0
 SETTINGS = [
     (EXACTLY_ONCE, "remote"),

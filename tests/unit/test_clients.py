@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.edges.kafka import clients
-from pipeline.edges.kafka.clients import send_offsets
+from pipeline.edges.kafka.clients import asked_again, send_offsets
 from pipeline.errors import OutcomeUnknown
 
 
@@ -15,6 +15,26 @@ class Client:
 
     def __init__(self, does) -> None:
         self.send_offsets_to_transaction = does
+
+
+def test_what_may_pass_is_asked_again_until_its_time_is_up() -> None:
+    """At least once more: whoever was stopped meanwhile has not asked for that long."""
+    timed_out = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    answers = iter([timed_out, 7])
+
+    def call() -> int:
+        answer = next(answers)
+        if isinstance(answer, KafkaException):
+            raise answer
+        return answer
+
+    assert asked_again(call, lambda _: True, -1.0) == 7
+    answers = iter([timed_out, timed_out, 7])
+    with pytest.raises(KafkaException):
+        asked_again(call, lambda _: True, -1.0)
+    answers = iter([timed_out, 7])
+    with pytest.raises(KafkaException):
+        asked_again(call, lambda _: False, 60.0)
 
 
 def test_sending_offsets_is_given_up_where_the_client_never_returns(monkeypatch) -> None:

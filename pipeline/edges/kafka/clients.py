@@ -100,14 +100,18 @@ def asked_again(
 ) -> T:
     """Make a call of the client, again while its error is one that `passes`, for `seconds`.
 
+    At least twice: a process that was stopped must not take its own pause for the broker's.
     Raises KafkaException.
     """
     deadline = time.monotonic() + seconds
+    tries = 0
     while True:
+        tries += 1
         try:
             return call()
         except KafkaException as problem:
-            if not passes(problem.args[0]) or time.monotonic() > deadline:
+            late = tries > 1 and time.monotonic() > deadline
+            if late or not passes(problem.args[0]):
                 raise
             time.sleep(pause)
 
