@@ -13,6 +13,7 @@ class Layout:
 
     Partition p of the input belongs to slot `p % slots`. `ordered` says that predictions keep the
     partition number of their record, so that their order is the input's; otherwise they go by key.
+    `run` names the run that has opened it last: of two, the later one owns the job.
     """
 
     generation: int
@@ -20,6 +21,7 @@ class Layout:
     partitions: int
     topic_id: str
     ordered: bool
+    run: str = field(default="", compare=False)
 
     def owned(self, topic: str, slot: int, partitions: int) -> tuple[Partition, ...]:
         """The partitions of one slot, of `partitions` that the topic has now."""

@@ -1,7 +1,7 @@
 """The layout and epoch that stand in the metadata of every committed offset, and what they forbid.
 
-Metadata is `{v, layout, slots, partitions, topic_id, ordered, epoch, seq}` in JSON. The rules here
-are pure; the edge that claims a slot reads the offsets and asks them.
+Metadata is `{v, layout, slots, partitions, topic_id, ordered, run, epoch, seq}` in JSON. The rules
+here are pure; the edge that claims a slot reads the offsets and asks them.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ class Metadata(msgspec.Struct, frozen=True):
     partitions: int
     topic_id: str
     ordered: bool
+    run: str
     epoch: int
     seq: int
 
@@ -52,6 +53,7 @@ def encode(layout: Layout, epoch: int, sequence: int) -> str:
             partitions=layout.partitions,
             topic_id=layout.topic_id,
             ordered=layout.ordered,
+            run=layout.run,
             epoch=epoch,
             seq=sequence,
         )
@@ -89,13 +91,34 @@ def legible(stored: Mapping[Partition, Stored], group: str) -> dict[Partition, S
 
 def to_layout(found: Metadata) -> Layout:
     """The layout that an offset's metadata names."""
-    return Layout(found.layout, found.slots, found.partitions, found.topic_id, found.ordered)
+    return Layout(
+        found.layout, found.slots, found.partitions, found.topic_id, found.ordered, found.run
+    )
 
 
 def stored_layout(stored: Mapping[Partition, Stored], group: str) -> Layout | None:
     """The newest layout among the group's offsets, None where it has none."""
     found = [decode(partition, item, group) for partition, item in stored.items()]
     return to_layout(max(found, key=lambda m: (m.layout, m.partitions))) if found else None
+
+
+def runs(stored: Mapping[Partition, Stored], group: str) -> set[str]:
+    """The runs that have opened the job for these offsets last: one, or more while one opens it."""
+    return {decode(partition, item, group).run for partition, item in stored.items()}
+
+
+def refuse_other_run(
+    assignment: Assignment, stored: Mapping[Partition, Stored], group: str
+) -> None:
+    """Raise AnotherRunTookOver where another run has opened the job since this one did.
+
+    Two that start at once would else take one slot each from the other, and both would end.
+    """
+    if runs(stored, group) - {assignment.layout.run}:
+        raise AnotherRunTookOver(
+            f"group {group}: another run of the job has opened slot {assignment.slot} since this "
+            "one did; this one ends and leaves it the stream"
+        )
 
 
 @dataclass(frozen=True, slots=True)

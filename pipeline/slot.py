@@ -56,7 +56,6 @@ class Slot:
     suspect: bool = False
     fenced: str = ""
     lost_starts: int = 0
-    epoch: int = 0
     report: Report | None = None
     finished_in: int = 0
     finished_out: int = 0

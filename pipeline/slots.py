@@ -2,7 +2,7 @@
 
 A feeder that was fenced has a successor too, but only once it is clear that no other run ordered
 it: a transaction that outlived the broker's time-out ends in the same error as a take-over, and
-only a take-over moves the stored epoch on.
+only a take-over leaves another run's name beside the offsets.
 """
 
 import logging
@@ -43,7 +43,7 @@ SETTLED_SECONDS = 30.0
 class Work:
     """What the feeders of a run have in common. `suspect_rows` is twice a commit's rows.
 
-    `epoch` reads the epoch that is stored for a slot's partitions; it may raise Retriable.
+    `runs` reads which runs own a slot's partitions by their offsets; it may raise Retriable.
     `spares` are roles of which one actor is kept ready by `warm`, for when a feeder dies.
     """
 
@@ -54,7 +54,7 @@ class Work:
     cpus: float
     max_batch_size: int
     suspect_rows: int
-    epoch: Callable[[tuple[Partition, ...]], int]
+    runs: Callable[[tuple[Partition, ...]], set[str]]
     spares: tuple[str, ...]
     warm: Callable[[], object]
 
@@ -98,7 +98,7 @@ class Slots:
                     slot.ending = order.drain
                     order = replace(order, drain=order.drain or slot.grown is not None)
                     if slot.report is None:
-                        # Its first report comes at once, so that its epoch is known.
+                        # Its first report comes at once, so that its claim is known.
                         order = replace(order, seconds=0.0)
                     if order.scores_here:
                         slot.scoring = slot.turns
@@ -125,12 +125,12 @@ class Slots:
         if not slot.fenced:
             return True
         try:
-            stored = self._work.epoch(slot.partitions)
+            found = self._work.runs(slot.partitions)
         except Retriable as problem:
             log.warning("slot %d waits for the broker: %s", slot.number, problem)
             slot.due = now + slot.pause
             return False
-        if stored > slot.epoch:
+        if found - {self._work.layout.run}:
             raise AnotherRunTookOver(
                 f"another run of this job took over slot {slot.number} ({slot.fenced}); "
                 "this one ends and leaves it the stream"
@@ -200,7 +200,7 @@ class Slots:
             slot.died_at = None
         if slot.report is None:
             self._spare_due = now + (SPARE_SECONDS if self.successors else FIRST_SPARE_SECONDS)
-        slot.report, slot.epoch, slot.lost_starts = report, report.epoch, 0
+        slot.report, slot.lost_starts = report, 0
         slot.suspect = slot.suspect and report.commits == 0
         self._time(report.timings)
         if report.drained and slot.state is State.RUNNING:

@@ -83,7 +83,7 @@ def assemble(
         cpus=config.replicas.cpus if local and not cluster.local else 0.0,
         max_batch_size=config.batching.max_batch_size,
         suspect_rows=2 * config.commit.max_rows,
-        epoch=lambda partitions: admin.epoch(config.group, partitions),
+        runs=lambda partitions: admin.runs(config.group, partitions),
         # After one that scores itself an isolation replica is needed too.
         spares=("feeder", "replica") if local else ("feeder",),
         warm=partial(warm, scores=local),

@@ -126,6 +126,7 @@ class MemorySink:
         self._producer_epoch = self._log.init(self._id)
         stored = self._log.committed(self._group, assignment.partitions)
         claimed = _claim(self._log, self._group, assignment, stored)
+        layouts.refuse_other_run(assignment, stored, self._group)
         self._layout, self._epoch = assignment.present_layout, claimed.epoch
         self.write(opening(claimed), claimed.positions, 0)
         return claimed

@@ -165,6 +165,21 @@ def test_another_start_moves_the_epochs_on_and_keeps_the_offsets(world: World) -
     assert world.rolls() == rolls
 
 
+def test_of_two_runs_the_one_that_opened_the_job_last_owns_every_slot(
+    world: World, sinks: list[TransactionalSink]
+) -> None:
+    """However their claims mix: the other one's commit nothing, and the owner's slots are its own."""
+    older, newer = world.open(), world.open()
+    assert older.run != newer.run
+    for slot in range(SLOTS):
+        sinks.append(world.sink(slot))
+        with pytest.raises(AnotherRunTookOver, match=f"has opened slot {slot} since"):
+            sinks[-1].claim(world.assignment(older, slot), lambda _: [])
+        sinks.append(world.sink(slot))
+        sinks[-1].claim(world.assignment(newer, slot), lambda _: [])
+    assert world.admin.runs(world.group, world.assignment(newer, 0).partitions) == {newer.run}
+
+
 @pytest.mark.parametrize("slots", [2, 5])
 def test_each_old_slot_hands_over_with_a_boundary(
     world: World, sinks: list[TransactionalSink], slots: int

@@ -14,6 +14,8 @@ from pipeline.layout import (
     decode,
     encode,
     plan_claim,
+    refuse_other_run,
+    runs,
     stored_layout,
     to_layout,
 )
@@ -169,3 +171,14 @@ def test_the_stored_layout_is_the_newest() -> None:
     grown = changed(partitions=6)
     held = {PARTITIONS[0]: stored(), PARTITIONS[1]: stored(layout=grown)}
     assert stored_layout(held, "g") == grown
+
+
+def test_a_run_that_was_opened_before_another_one_claims_nothing() -> None:
+    """Whoever opened the job last owns it; until then the offsets name the one before."""
+    ours = changed(run="ours")
+    held = {p: stored(layout=ours) for p in PARTITIONS}
+    refuse_other_run(assignment(ours), held, "g")
+    held[PARTITIONS[0]] = stored(layout=changed(run="another"))
+    with pytest.raises(AnotherRunTookOver, match="another run of the job has opened slot"):
+        refuse_other_run(assignment(ours), held, "g")
+    assert runs(held, "g") == {"ours", "another"}

@@ -26,7 +26,7 @@ from pipeline.errors import (
 from pipeline.feeder import Feeder, Policies
 from pipeline.fleet import Fleet, Kind
 from pipeline.keeper import Archive, ArchiveKeeper
-from pipeline.layout import Stored, decode, encode
+from pipeline.layout import Stored, encode, runs
 from pipeline.outlook import Policy
 from pipeline.ports import Background, Claimed
 from pipeline.run import Driver, Work
@@ -149,9 +149,8 @@ class World:
         )
         return Archiver(reader, self.files, self.clock, lambda: 0)
 
-    def epoch(self, partitions: tuple[Partition, ...]) -> int:
-        stored = self.log.committed("fraud", partitions)
-        return max(decode(p, item, "fraud").epoch for p, item in stored.items())
+    def runs(self, partitions: tuple[Partition, ...]) -> set[str]:
+        return runs(self.log.committed("fraud", partitions), "fraud")
 
     def ends(self) -> dict[Partition, int]:
         return {p: self.log.stable_end(p) for p in self.partitions}
@@ -171,7 +170,7 @@ class World:
             cpus=0.0,
             max_batch_size=5,
             suspect_rows=0,
-            epoch=self.epoch,
+            runs=self.runs,
             spares=("feeder",),
             warm=dict,
         )
@@ -378,9 +377,11 @@ def test_another_run_that_takes_over_ends_this_one_without_a_drain() -> None:
     def take_over(status: Status) -> None:
         if status.records_in > 0 and not taken:
             for slot in range(SLOTS):
-                sink = MemorySink(world.log, "fraud", f"fraud.{slot:04d}")
-                owned = world.layout.owned("fraud.events", slot, PARTITIONS)
-                sink.claim(Assignment(slot, world.layout, owned, PARTITIONS), lambda _: [])
+                world.log.init(f"fraud.{slot:04d}")
+            stored = world.log.committed("fraud", world.partitions)
+            mark = encode(replace(world.layout, run="another"), 9, 0)
+            marked = {p: Stored(item.offset, mark) for p, item in stored.items()}
+            world.log.commit_offsets("fraud", marked)
             taken.append(1)
             world.feed(10)
 

@@ -117,13 +117,10 @@ class KafkaAdmin:
             found = committed(consumer, asked, CALL_SECONDS)
         return stored(found)
 
-    def epoch(self, group: str, partitions: Sequence[Partition]) -> int:
-        """The newest epoch that is stored for these partitions. Raises ClusterUnfit, Retriable."""
+    def runs(self, group: str, partitions: Sequence[Partition]) -> set[str]:
+        """The runs that own these partitions by their offsets. Raises ClusterUnfit, Retriable."""
         stored = self.committed(group, partitions[0].topic)
-        return max(
-            (layouts.decode(p, stored[p], group).epoch for p in partitions if p in stored),
-            default=0,
-        )
+        return layouts.runs({p: stored[p] for p in partitions if p in stored}, group)
 
     def grow(self, name: str, partitions: int) -> None:
         """Add partitions to a topic, up to this number."""

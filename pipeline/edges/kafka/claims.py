@@ -46,7 +46,7 @@ class FencedLayout:
         self._journal = journal_topic
         self._admin = KafkaAdmin(settings)
         self._offsets = GroupOffsets(settings, group)
-        self._writer = uuid.uuid4().hex
+        self._run = uuid.uuid4().hex
         self._fenced = 0
         # Producers that have ended no transaction yet, by slot.
         self._fresh: dict[int, Producer] = {}
@@ -54,10 +54,10 @@ class FencedLayout:
         self._stored: dict[Partition, layouts.Stored] = {}
 
     def open(self, topic: Topic, fresh: Layout, slots: int | None, start: str) -> Layout:
-        """The layout to run in: of `slots` slots, all fenced, each epoch moved on for this run.
+        """The layout to run in: of `slots` slots, all fenced, each offset marked as this run's.
 
-        The fences end what dead owners left open, which would block offsets and readers; the
-        epochs tell the feeders of another run at once that they have a successor. At the first
+        The fences end what dead owners left open, which would block offsets and readers; the marks
+        tell the feeders of another run at once that they have a successor. At the first
         start commits `fresh` with the positions that `start` means, under the first slot's id in
         one transaction, so that of two first starts only one succeeds.
         Raises Fenced where another run has taken over; ClusterUnfit; Retriable, also where two
@@ -75,10 +75,11 @@ class FencedLayout:
         self._fence_all(topic, 1)
         newest = layouts.stored_layout(self._stored, self._group)
         if newest is None:
+            fresh = replace(fresh, run=self._run)
             positions = self._admin.starting_points(topic, start)
             self._transact(0, with_metadata(positions, fresh, 0, 0))
             return fresh
-        target = handover.aim(newest, slots, topic.partitions)
+        target = replace(handover.aim(newest, slots, topic.partitions), run=self._run)
         self._hand_over(handover.steps(self._stored, topic.all, self._group), target)
         return target
 
@@ -112,7 +113,7 @@ class FencedLayout:
         self._transact(
             0,
             with_metadata(positions, present, epoch + 1, 0),
-            boundaries(positions, present, epoch + 1, self._writer, ends, self._journal.partitions),
+            boundaries(positions, present, epoch + 1, self._run, ends, self._journal.partitions),
         )
         return found, positions
 
@@ -151,7 +152,7 @@ class FencedLayout:
             plan = step.plan
             plan.positions.update(self._offsets.starts(plan.fresh))
             changed = handover.changes(step, target)
-            rolls = [handover.boundary(step, target, self._writer)] if changed else []
+            rolls = [handover.boundary(step, target, self._run)] if changed else []
             offsets = with_metadata(plan.positions, target, plan.epoch, 0)
             self._transact(step.slot, offsets, rolls)
             epoch = max(epoch, plan.epoch)

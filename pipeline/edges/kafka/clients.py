@@ -16,6 +16,7 @@ T = TypeVar("T")
 SOCKET_TIMEOUT_MS = 10_000
 # librdkafka's default; journal chunks and predictions stay below it.
 LARGEST_RECORD = 1_000_000
+LEAST_TRIES = 4
 # Beyond its own time-out a call waits for a request that is out at most.
 LATE_SECONDS = 7.0
 
@@ -100,8 +101,8 @@ def asked_again(
 ) -> T:
     """Make a call of the client, again while its error is one that `passes`, for `seconds`.
 
-    At least twice: a process that was stopped must not take its own pause for the broker's.
-    Raises KafkaException.
+    At least `LEAST_TRIES` times: a process that was stopped must not take its own pause for the
+    broker's. Raises KafkaException.
     """
     deadline = time.monotonic() + seconds
     tries = 0
@@ -110,7 +111,7 @@ def asked_again(
         try:
             return call()
         except KafkaException as problem:
-            late = tries > 1 and time.monotonic() > deadline
+            late = tries >= LEAST_TRIES and time.monotonic() > deadline
             if late or not passes(problem.args[0]):
                 raise
             time.sleep(pause)

@@ -43,6 +43,8 @@ class GroupOffsets:
                 for partition, item in found.items()
             }
         plan = layouts.plan_claim(assignment, found, self.group)
+        if metadata_kept:
+            layouts.refuse_other_run(assignment, found, self.group)
         plan.positions.update(self.starts(plan.fresh))
         return plan
 
