@@ -6,7 +6,7 @@ import pytest
 import small_job
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from runs import shown
+from runs import shown, until
 
 from jobs.local_broker import create_topics
 from pipeline.cli import main
@@ -29,9 +29,15 @@ def job(kafka, topic_prefix, tmp_path):
 
 
 def commit(kafka, group, offset):
+    """Commit an offset, again while a broker that has just started makes the topic of its groups."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     asked = ConsumerGroupTopicPartitions(group, [offset])
-    admin.alter_consumer_group_offsets([asked])[group].result(SECONDS)
+
+    def taken():
+        done = admin.alter_consumer_group_offsets([asked])[group].result(SECONDS)
+        return all(item.error is None for item in done.topic_partitions)
+
+    until(taken, "the offset is committed")
 
 
 def test_offsets_and_lag_need_no_run(kafka, job, topic_prefix):
