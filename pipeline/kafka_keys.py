@@ -40,6 +40,9 @@ OWNED: Mapping[str, Owned] = {
     "auto.offset.reset": Owned(
         "a lost offset is an error and never a silent jump", "Set input.start for the first start"
     ),
+    "session.timeout.ms": Owned(
+        "nobody joins the group, and a commit waits so long for its coordinator", _LEAVE_OUT
+    ),
     "isolation.level": Owned(
         "records of aborted transactions must not be scored: it is read_committed", _LEAVE_OUT
     ),

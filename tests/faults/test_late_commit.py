@@ -12,6 +12,8 @@ from proxy import END_TXN, Rule
 from jobs.local_broker import create_topics
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
+from pipeline.edges.kafka.clients import asked_again
+from pipeline.edges.kafka.offsets import NO_COORDINATOR_YET
 from pipeline.edges.kafka.sink import TransactionalSink
 from pipeline.errors import OutcomeUnknown
 from pipeline.layout import encode
@@ -29,7 +31,12 @@ class Slot:
         create_topics(stage.direct, {self.source: 1, self.output: 1})
         consumer = Consumer({"bootstrap.servers": stage.direct, "group.id": prefix})
         first = TopicPartition(self.source, 0, 0, metadata=encode(LAYOUT, 0, 0))
-        consumer.commit(offsets=[first], asynchronous=False)
+        asked_again(
+            lambda: consumer.commit(offsets=[first], asynchronous=False),
+            lambda error: error.code() in NO_COORDINATOR_YET,
+            PATIENCE_SECONDS,
+            0.2,
+        )
         consumer.close()
         self._sinks: list[TransactionalSink] = []
 

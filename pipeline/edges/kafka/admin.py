@@ -1,6 +1,7 @@
 """The control plane: topics, ends of logs, and a group's offsets without waiting for any."""
 
 import datetime
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -31,6 +32,7 @@ from pipeline.errors import ClusterUnfit
 from pipeline.topology import Topic
 
 CALL_SECONDS = 10.0
+LOOK_SECONDS = 0.05
 
 
 class KafkaAdmin:
@@ -68,12 +70,19 @@ class KafkaAdmin:
         return {key: entry.value for key, entry in entries.items() if entry.value is not None}
 
     def create(self, name: str, partitions: int, settings: Mapping[str, str]) -> None:
-        """Create one topic with the cluster's default replication."""
+        """Create one topic with the cluster's default replication, and wait until it is known."""
         topic = NewTopic(
             name, num_partitions=partitions, replication_factor=-1, config=dict(settings)
         )
         with translating(f"creating topic {name}"):
             self._admin.create_topics([topic], request_timeout=CALL_SECONDS)[name].result()
+            # Brokers learn of it a little later, and who asks until then would make it again.
+            deadline = time.monotonic() + CALL_SECONDS
+            while (
+                name not in self._admin.list_topics(timeout=CALL_SECONDS).topics
+                and time.monotonic() < deadline
+            ):
+                time.sleep(LOOK_SECONDS)
 
     def ends(self, partitions: Sequence[Partition], *, stable: bool = True) -> dict[Partition, int]:
         """The last stable offset of each partition, or the end behind what is unstable too."""
