@@ -320,6 +320,25 @@ def test_a_fenced_slot_waits_for_a_broker_that_does_not_answer() -> None:
     assert len(desk.script.assignments) == 2
 
 
+def test_a_successor_that_is_fenced_in_its_first_commit_is_no_take_over() -> None:
+    """Its own claim has moved the epoch on; the offsets are still this run's."""
+    desk = fenced()
+    desk.clock.advance(TAKE_OVER_SECONDS)
+
+    def turn(slot: int, orders: Orders) -> Report:
+        if orders.seconds > 0.0:
+            raise Fenced("the broker timed its transaction out")
+        return replace(REPORT, slot=slot, epoch=2)
+
+    desk.script.turn = turn
+    desk.step()
+    while desk.state is not State.WAITING:
+        desk.step()
+    desk.clock.advance(TAKE_OVER_SECONDS)
+    desk.step()
+    assert len(desk.script.assignments) == 3
+
+
 def test_the_fence_of_a_feeder_that_was_replaced_is_ours() -> None:
     """A late reply of a predecessor is nobody's business."""
     desk = Desk()
