@@ -13,15 +13,11 @@ from typing import Any
 
 from pipeline.control import ReplicaRef
 from pipeline.errors import ClusterUnfit, HeadraceError
-from pipeline.ports import ActorDied, Actors, Clock
+from pipeline.ports import Actors, Clock
+from pipeline.starts import FailedStarts
 
 log = logging.getLogger("headrace.fleet")
 
-# A model that cannot be opened fails each time.
-START_FAILURES = 3
-# A process that dies while it starts was mostly killed by something that passes: a node that goes,
-# a neighbour that takes the memory. One that dies each time does so by itself.
-LOST_STARTS = 10
 STARTING_WARNING_SECONDS = 30.0
 # A start that hangs looks like one that waits for a node or loads a large model. So it is ordered
 # anew after the first, which loses little, and each time it is given twice as long.
@@ -108,8 +104,7 @@ class Fleet:
         self._isolated = Kind(build_isolated, 0.0)
         self._ids = itertools.count(1)
         self._replicas: dict[int, Replica] = {}
-        self._failures = 0
-        self._lost_starts = 0
+        self._failed_starts = FailedStarts()
         self._patience = STARTING_SECONDS
         self._cold_starts: list[float] = []
         self.replaced = 0
@@ -191,13 +186,13 @@ class Fleet:
     def started(self, number: int, pid: int, error: Exception | None) -> None:
         """Take in how a start went: with this process id, or why not.
 
-        Raises the error once `START_FAILURES` have failed in a row, or `LOST_STARTS` have died.
+        Raises the error once too many have failed in a row.
         """
         replica = self._replicas.get(number)
         if replica is None:
             return
         if error is None:
-            self._failures = self._lost_starts = 0
+            self._failed_starts.forgive()
             self._patience = STARTING_SECONDS
             replica.pid = pid
             if replica.state is State.STARTING:
@@ -207,12 +202,8 @@ class Fleet:
                 replica.state, replica.since = State.READY, now
             return
         self._end(replica)
-        if isinstance(error, ActorDied):
-            self._lost_starts += 1
-        else:
-            self._failures += 1
         log.warning("replica %d did not start: %s", number, error)
-        if self._failures >= START_FAILURES or self._lost_starts >= LOST_STARTS:
+        if self._failed_starts.count(error):
             if isinstance(error, HeadraceError):
                 raise error
             raise ClusterUnfit(

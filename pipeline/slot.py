@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.batch import Partition
 from pipeline.control import Report
+from pipeline.starts import FailedStarts
 
 FIRST_PAUSE_SECONDS = 0.2
 
@@ -55,7 +56,7 @@ class Slot:
     died_at: float | None = None
     suspect: bool = False
     fenced: str = ""
-    lost_starts: int = 0
+    starts: FailedStarts = field(default_factory=FailedStarts)
     report: Report | None = None
     finished_in: int = 0
     finished_out: int = 0

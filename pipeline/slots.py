@@ -23,8 +23,6 @@ TURN_SECONDS = 0.25
 # One runs, one waits, so that the feeder never idles between two turns.
 TURNS_AHEAD = 2
 START_SECONDS = 60.0
-# What fails so often before its first report is not bad luck.
-LOST_STARTS = 5
 HANG_SECONDS = 10.0
 HANG_FACTOR = 20.0
 UNMEASURED_HANG_SECONDS = 40.0
@@ -200,7 +198,8 @@ class Slots:
             slot.died_at = None
         if slot.report is None:
             self._spare_due = now + (SPARE_SECONDS if self.successors else FIRST_SPARE_SECONDS)
-        slot.report, slot.lost_starts = report, 0
+        slot.report = report
+        slot.starts.forgive()
         slot.suspect = slot.suspect and report.commits == 0
         self._time(report.timings)
         if report.drained and slot.state is State.RUNNING:
@@ -236,9 +235,7 @@ class Slots:
         if isinstance(error, ActorLost):
             if slot.state is State.RUNNING:
                 slot.suspect = slot.scoring > 0
-            if slot.report is None:
-                slot.lost_starts += 1
-            if slot.lost_starts >= LOST_STARTS:
+            if slot.report is None and slot.starts.count(error):
                 slot.state = State.FAILED
                 raise ClusterUnfit(
                     f"the feeder of slot {slot.number} does not start: {error}. "

@@ -5,9 +5,7 @@ import pytest
 from pipeline.control import ReplicaRef
 from pipeline.errors import ClusterUnfit, ConfigInvalid, Mistake
 from pipeline.fleet import (
-    LOST_STARTS,
     RETIRING_SECONDS,
-    START_FAILURES,
     STARTING_SECONDS,
     Fleet,
     Kind,
@@ -15,6 +13,7 @@ from pipeline.fleet import (
     State,
 )
 from pipeline.ports import ActorDied
+from pipeline.starts import LOST_STARTS, START_FAILURES
 from pipeline.testing import ManualClock, MemoryActors
 
 

@@ -31,7 +31,6 @@ from pipeline.slots import (
     HANG_FACTOR,
     HANG_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    LOST_STARTS,
     SETTLED_SECONDS,
     SPARE_SECONDS,
     START_SECONDS,
@@ -41,6 +40,7 @@ from pipeline.slots import (
     Slots,
     Work,
 )
+from pipeline.starts import START_FAILURES
 from pipeline.testing import ManualClock, MemoryActors
 
 LAYOUT = Layout(1, 2, 2, "id", True)
@@ -393,8 +393,8 @@ def test_a_claim_that_no_successor_mends_ends_the_slot_too() -> None:
 def test_a_feeder_that_never_starts_ends_the_run() -> None:
     """A node may go away once or twice; what dies at each start does so for a reason."""
     desk = Desk()
-    desk.script.claims = [RuntimeError("no module named fraud")] * LOST_STARTS
-    for _ in range(LOST_STARTS - 1):
+    desk.script.claims = [RuntimeError("no module named fraud")] * START_FAILURES
+    for _ in range(START_FAILURES - 1):
         desk.step(LONGEST_PAUSE_SECONDS)
         assert desk.state is State.WAITING
     with pytest.raises(ClusterUnfit, match="slot 0 does not start: RuntimeError: no module named"):
@@ -405,8 +405,8 @@ def test_a_feeder_that_never_starts_ends_the_run() -> None:
 def test_a_broker_that_is_away_is_waited_for() -> None:
     """A claim that failed with an error of ours is no lost start."""
     desk = Desk()
-    desk.script.claims = [Retriable("no broker")] * (3 * LOST_STARTS)
-    for _ in range(3 * LOST_STARTS):
+    desk.script.claims = [Retriable("no broker")] * (3 * START_FAILURES)
+    for _ in range(3 * START_FAILURES):
         desk.step(LONGEST_PAUSE_SECONDS)
     desk.step()
     desk.step()
@@ -416,8 +416,8 @@ def test_a_broker_that_is_away_is_waited_for() -> None:
 def test_one_start_forgives_those_that_were_lost() -> None:
     """Lost starts count in a row only: a run of days meets some."""
     desk = Desk()
-    desk.script.claims = [RuntimeError("node lost")] * (LOST_STARTS - 1)
-    for _ in range(LOST_STARTS + 1):
+    desk.script.claims = [RuntimeError("node lost")] * (START_FAILURES - 1)
+    for _ in range(START_FAILURES + 1):
         desk.step(LONGEST_PAUSE_SECONDS)
     assert desk.reports
     desk.script.turn = failing(Retriable("broker"))
