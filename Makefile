@@ -3,7 +3,7 @@ PYTHON ?= python3
 BROKER ?= embedded
 BIN := .venv/bin
 STAMP := .venv/.ready
-COMPILED := setup.py $(wildcard pipeline/*.h pipeline/*.cpp pipeline/edges/kafka/*.cpp)
+COMPILED := setup.py $(wildcard pipeline/*.h pipeline/*.cpp pipeline/edges/kafka/*.h pipeline/edges/kafka/*.cpp)
 
 .PHONY: setup lint test test-faults test-long demo demo-recommend bench bench-peers bench-scaling bench-scaling-real up
 setup: $(STAMP)

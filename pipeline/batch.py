@@ -165,14 +165,36 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Records for one topic, column by column, so that producing them is one tight loop.
+    """Records for one topic, column by column, so that no Python object is made of each.
 
-    `partition` None lets the partitioner choose by key. `headers` is one list for each record, or
-    None where none has any.
+    Keys and values are Arrow binary arrays `[rows]`. `partition` None lets the partitioner choose
+    by key. `headers` is one list for each record, or None where none has any.
     """
 
     topic: str
     partition: int | None
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
-    headers: Sequence[Any] | None = None
+    keys: pa.Array
+    values: pa.Array
+    headers: list[Any] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        topic: str,
+        partition: int | None,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Any] | None = None,
+    ) -> "Outgoing":
+        """The records with these keys and values."""
+        return cls(
+            topic,
+            partition,
+            pa.array(keys, pa.binary()),
+            pa.array(values, pa.binary()),
+            None if headers is None else list(headers),
+        )
+
+    def pairs(self) -> list[tuple[bytes | None, bytes | None]]:
+        """Key and value of each record."""
+        return list(zip(self.keys.to_pylist(), self.values.to_pylist(), strict=True))

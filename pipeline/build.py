@@ -121,7 +121,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
         value = journal.roll(
             writer, claimed.epoch, generation, "claim", config.input.topic, positions
         )
-        return [Outgoing(config.journal.topic, assignment.slot, [journal.ROLL_KEY], [value])]
+        return [Outgoing.of(config.journal.topic, assignment.slot, [journal.ROLL_KEY], [value])]
 
     with naming_holders(config):
         claimed = sink.claim(assignment, opening)

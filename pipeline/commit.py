@@ -57,16 +57,16 @@ def records(
     dead = [letter for part in commit.parts for letter in _dead_letters(part, target)]
     if dead:
         keys, values, headers = zip(*dead, strict=True)
-        yield Outgoing(target.dead_topic, None, keys, values, headers)
+        yield Outgoing.of(target.dead_topic, None, keys, values, headers)
     yield from _journal(commit, target)
 
 
 def predictions(part: Settled, target: Target) -> Iterator[Outgoing]:
     """The predictions of one settled batch, under the keys of their records."""
     batch, scored = part.batch, part.scored
-    values = scored.predictions.to_pylist()
+    values = scored.predictions
     whole = len(values) == batch.rows
-    keys = (batch.keys if whole else batch.keys.take(scored.accepted)).to_pylist()
+    keys = batch.keys if whole else batch.keys.take(scored.accepted)
     if not target.ordered:
         yield Outgoing(target.predictions_topic, None, keys, values)
         return
@@ -126,7 +126,7 @@ def _journal(commit: Commit, target: Target) -> Iterator[Outgoing]:
         pairs.append(roll(commit.roll_after, commit.positions))
     if pairs:
         keys, values = zip(*pairs, strict=True)
-        yield Outgoing(target.journal_topic, target.slot, keys, values)
+        yield Outgoing.of(target.journal_topic, target.slot, keys, values)
 
 
 def _chunks(commit: Commit, target: Target) -> Iterator[tuple[bytes, bytes]]:

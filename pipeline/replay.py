@@ -221,7 +221,7 @@ def _write(
             number = _origin(said, topic, partitions)
             records.setdefault(number, []).append((letter.key, letter.value, kept))
     outgoing = (
-        Outgoing(topic, number, *zip(*rows, strict=True)) for number, rows in records.items()
+        Outgoing.of(topic, number, *zip(*rows, strict=True)) for number, rows in records.items()
     )
     sink.write(outgoing, positions, after.sent)
     return after

@@ -90,7 +90,7 @@ def _placed(
 ) -> Iterator[tuple[Partition, bytes | None, bytes | None, Headers]]:
     """Each record with where it belongs."""
     for group in records:
-        for row, (key, value) in enumerate(zip(group.keys, group.values, strict=True)):
+        for row, (key, value) in enumerate(group.pairs()):
             place = (
                 log.place(group.topic, key)
                 if group.partition is None

@@ -152,7 +152,7 @@ def sinks(world: World) -> Iterator[list[TransactionalSink]]:
 def roll_of(world: World, layout: int) -> Outgoing:
     """One record for the journal, by which a zombie's write would show."""
     value = journal.roll("zombie", 9, layout, "interval", world.names["events"], {})
-    return Outgoing(world.names["journal"], 0, [journal.ROLL_KEY], [value])
+    return Outgoing.of(world.names["journal"], 0, [journal.ROLL_KEY], [value])
 
 
 def test_another_start_moves_the_epochs_on_and_keeps_the_offsets(world: World) -> None:
@@ -275,7 +275,7 @@ def test_a_dead_slots_open_transaction_holds_no_start_up(
     """The driver fences before it waits for stable offsets: those of slots but the first one too."""
     last = sinks[-1]._producer
     last.begin_transaction()
-    last.produce(world.names["journal"], b"half", journal.ROLL_KEY, 2)
+    last.queue(Outgoing.of(world.names["journal"], 2, [journal.ROLL_KEY], [b"half"]), 0)
     last.send_offsets_to_transaction(
         [TopicPartition(world.names["events"], 2, 99)], sinks[-1]._offsets.group_metadata(), 10
     )

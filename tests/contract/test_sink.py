@@ -13,7 +13,8 @@ import pytest
 from jobs.local_broker import Broker, create_topics
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
-from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
+from pipeline.edges.kafka.producing import COMPILED, CompiledProducer, PythonProducer
+from pipeline.edges.kafka.sink import IdempotentSink, Open, TransactionalSink
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError
 from pipeline.layout import Stored, decode, encode
 from pipeline.ports import Claimed, Sink
@@ -85,17 +86,19 @@ class MemoryWorld:
 
 
 class KafkaWorld:
-    def __init__(self, bootstrap: str, prefix: str) -> None:
+    def __init__(self, bootstrap: str, prefix: str, producer: Open) -> None:
+        self.producer = producer
         self.input, self.output, self.group = f"{prefix}.in", f"{prefix}.out", prefix
         self.bootstrap = bootstrap
         self.settings = {"bootstrap.servers": bootstrap}
         create_topics(bootstrap, {self.input: 2, self.output: 2})
 
     def sink(self) -> Sink:
-        return TransactionalSink(self.settings, self.group, f"{self.group}.0000", 1000)
+        name = f"{self.group}.0000"
+        return TransactionalSink(self.settings, self.group, name, 1000, open_producer=self.producer)
 
     def idempotent(self) -> Idempotent:
-        return IdempotentSink(self.settings, self.group, 1000)
+        return IdempotentSink(self.settings, self.group, 1000, open_producer=self.producer)
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None:
         from confluent_kafka import Consumer, TopicPartition
@@ -113,7 +116,9 @@ class KafkaWorld:
 
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap)) as admin:
             found = admin.list_group_offsets(self.group)[self.group]
-        # confluent-kafka commits the zero byte that ends a C string along with the metadata.
+        # confluent-kafka commits the zero byte that ends a C string along with the metadata, and
+        # reads beyond metadata that have none.
+        assert all(item.metadata.endswith("\0") for item in found.values() if item.metadata)
         return {
             Partition(tp.topic, tp.partition): Stored(item.offset, item.metadata.rstrip("\0"))
             for tp, item in found.items()
@@ -185,13 +190,17 @@ class KafkaWorld:
         self.dead = producer  # kept, as a process that hangs would keep it
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", "kafka", "kafka, compiled"])
 def world(request: pytest.FixtureRequest) -> World:
-    """Give the double's world, then one on Apache Kafka."""
+    """Give the double's world, then one on Apache Kafka, written by each of its producers."""
     if request.param == "memory":
         return MemoryWorld()
     broker: Broker = request.getfixturevalue("kafka")
-    return KafkaWorld(broker.bootstrap, request.getfixturevalue("topic_prefix"))
+    compiled = request.param == "kafka, compiled"
+    if compiled and not COMPILED:
+        pytest.skip("_produce.cpp was not built: `pip install` found no C++17 compiler")
+    producer: Open = CompiledProducer if compiled else PythonProducer
+    return KafkaWorld(broker.bootstrap, request.getfixturevalue("topic_prefix"), producer)
 
 
 @pytest.fixture
@@ -214,7 +223,7 @@ def assignment(world: World, layout: Layout = LAYOUT, partitions: int = 2) -> As
 
 
 def out(world: World, *values: bytes, number: int | None = 0) -> Outgoing:
-    return Outgoing(world.output, number, [b"k"] * len(values), list(values))
+    return Outgoing.of(world.output, number, [b"k"] * len(values), list(values))
 
 
 def claimed(world: World, sinks: list[Sink]) -> tuple[Sink, Claimed]:

@@ -68,15 +68,10 @@ def _interrupted(groups, step: Step, folder: Path):
 
 
 def apply(module, step: Step, folder: Path) -> None:
-    """Put the step into the module, by a subclass where the class is of another module."""
-    holder = module
-    owner, _, function = step.target.partition(":")[2].rpartition(".")
-    if owner:
-        holder = getattr(module, owner)
-        if holder.__module__ != module.__name__:
-            holder = type(owner, (holder,), {"__module__": module.__name__})
-            setattr(module, owner, holder)
-    setattr(holder, function, wrapped(getattr(holder, function), step, folder))
+    """Put the step into the module, in each class that has it."""
+    owners, _, function = step.target.partition(":")[2].rpartition(".")
+    for holder in [getattr(module, owner) for owner in owners.split("|") if owner] or [module]:
+        setattr(holder, function, wrapped(getattr(holder, function), step, folder))
 
 
 class _Loader(importlib.abc.Loader):

@@ -15,10 +15,11 @@ EXACTLY_ONCE, AT_LEAST_ONCE = "exactly_once", "at_least_once"
 class Step:
     """One step of one role.
 
-    `target` is "module:Owner.function"; `side` says whether the step stands before the call, after
-    it, or within it, between two of the groups of records that it is given. `holds` is asked of
-    the call's arguments and result. `starting` steps are reached once in a life: somebody must
-    die first. `delivery` and `placement` name the only one that has the step.
+    `target` is "module:Owner.function", of each Owner in "module:One|Other.function"; `side` says
+    whether the step stands before the call, after it, or within it, between two of the groups of
+    records that it is given. `holds` is asked of the call's arguments and result. `starting` steps
+    are reached once in a life: somebody must die first. `delivery` and `placement` name the only
+    one that has the step.
     """
 
     role: str
@@ -54,7 +55,9 @@ def _becomes_visible(arguments: tuple, _: object) -> bool:
 
 KAFKA = "pipeline.edges.kafka"
 SINK = f"{KAFKA}.sink"
-INIT = f"{SINK}:Producer.init_transactions"
+# Whichever of them was built is used.
+PRODUCER = f"{KAFKA}.producing:CompiledProducer|PythonProducer"
+INIT = f"{PRODUCER}.init_transactions"
 READ = f"{KAFKA}.offsets:GroupOffsets.claim_positions"
 SCORE = "pipeline.score:Scorer.score"
 JOURNAL = f"{KAFKA}.journal:KafkaJournal"
@@ -88,10 +91,10 @@ STEPS = (
     _feeder("after poll", "pipeline.progress:Progress.polled", "before", _polled),
     _feeder("a batch is out", "pipeline.edges.ray:RayReplicas.send", "after", placement="remote"),
     _feeder("while scoring", SCORE, "before", placement="local"),
-    _exact("after begin", f"{SINK}:Producer.begin_transaction", "after"),
+    _exact("after begin", f"{PRODUCER}.begin_transaction", "after"),
     _feeder("in the middle of producing", f"{SINK}:_produce", "within"),
-    _exact("after send_offsets", f"{SINK}:Producer.send_offsets_to_transaction", "after"),
-    _feeder("after flush", f"{SINK}:Producer.flush", "after", delivery=AT_LEAST_ONCE),
+    _exact("after send_offsets", f"{PRODUCER}.send_offsets_to_transaction", "after"),
+    _feeder("after flush", f"{PRODUCER}.flush", "after", delivery=AT_LEAST_ONCE),
     # These two are seen from outside: the proxy sees the request, and its answer.
     _feeder("commit sent", "proxy", "request"),
     _feeder("commit applied, unanswered", "proxy", "answer"),

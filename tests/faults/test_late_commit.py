@@ -50,7 +50,7 @@ class Slot:
 
     def write(self, sink: TransactionalSink, value: bytes, position: int) -> None:
         """One commit of one record."""
-        records = [Outgoing(self.output, 0, [b"k"], [value])]
+        records = [Outgoing.of(self.output, 0, [b"k"], [value])]
         sink.write(records, {Partition(self.source, 0): position}, position)
 
     def visible(self) -> list[bytes]:
@@ -115,11 +115,11 @@ def test_a_late_commit_finds_nobody(theatre, slot):
     answers = []
 
     def delivered_inside() -> Iterator[Outgoing]:
-        yield Outgoing(slot.output, 0, [b"k"], [b"second"])
+        yield Outgoing.of(slot.output, 0, [b"k"], [b"second"])
         successor._producer.flush(PATIENCE_SECONDS)
         answers.append(theatre.proxy.deliver(late))
         assert slot.visible() == [b"first"]
-        yield Outgoing(slot.output, 0, [b"k"], [b"third"])
+        yield Outgoing.of(slot.output, 0, [b"k"], [b"third"])
 
     successor.write(delivered_inside(), {Partition(slot.source, 0): 3}, 3)
     assert answers[0] in {INVALID_PRODUCER_EPOCH, PRODUCER_FENCED}

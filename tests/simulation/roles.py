@@ -78,7 +78,7 @@ def feeder(world: World, process: Process, assignment: Assignment) -> None:
     def opening(claimed: Claimed) -> list[Outgoing]:
         generation, positions = assignment.layout.generation, claimed.positions
         value = journal.roll(process.name, claimed.epoch, generation, "claim", INPUT, positions)
-        return [Outgoing(JOURNAL, slot, [journal.ROLL_KEY], [value])]
+        return [Outgoing.of(JOURNAL, slot, [journal.ROLL_KEY], [value])]
 
     sink: MemorySink | MemoryIdempotentSink
     send_ahead = None

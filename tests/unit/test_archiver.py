@@ -92,7 +92,7 @@ class World:
         )
         for one in records(made, target(slot, writer, layout)):
             if one.topic == "journal":
-                for key, value in zip(one.keys, one.values, strict=True):
+                for key, value in one.pairs():
                     if journal.read_key(key or b"").kind in only:
                         self.log.append(Partition("journal", slot), key, value)
 
@@ -102,7 +102,7 @@ class World:
         place = Partition("in", 0)
         made = Commit(self.sequences["w"], (), {place: first}, {place: following}, DATE, None, None)
         for one in records(made, target(0)):
-            for key, value in zip(one.keys, one.values, strict=True):
+            for key, value in one.pairs():
                 self.log.append(Partition("journal", 0), key, value)
 
     def roll(

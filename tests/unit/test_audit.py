@@ -135,7 +135,7 @@ class Job:
 
     def write(self, made: Commit, target: Target, *, pause: bool, chunks: bool) -> None:
         for one in records(made, target):
-            for index, (key, value) in enumerate(zip(one.keys, one.values, strict=True)):
+            for index, (key, value) in enumerate(one.pairs()):
                 if one.topic == "journal":
                     is_chunk = journal.read_key(key or b"").kind == journal.CHUNK
                     if pause and not is_chunk:

@@ -10,13 +10,6 @@ from pipeline.edges.kafka.clients import LEAST_TRIES, asked_again, send_offsets
 from pipeline.errors import OutcomeUnknown
 
 
-class Client:
-    """The one call of a producer, which does as it is told."""
-
-    def __init__(self, does) -> None:
-        self.send_offsets_to_transaction = does
-
-
 def test_what_may_pass_is_asked_again_until_its_time_is_up() -> None:
     """A few times at least: whoever was stopped meanwhile has not asked for that long."""
     timed_out = KafkaException(KafkaError(KafkaError._TIMED_OUT))
@@ -41,10 +34,9 @@ def test_sending_offsets_is_given_up_where_the_client_never_returns(monkeypatch)
     """The feeder must end then, so that a successor takes the slot."""
     monkeypatch.setattr(clients, "LATE_SECONDS", 1.0)
     released = threading.Event()
-    stuck = Client(lambda *_: released.wait())
     try:
         with pytest.raises(OutcomeUnknown, match="has not come back from sending offsets for 1 s"):
-            send_offsets(stuck, [], None, 0.0)
+            send_offsets(lambda *_: released.wait(), [], None, 0.0)
     finally:
         released.set()
 
@@ -52,7 +44,7 @@ def test_sending_offsets_is_given_up_where_the_client_never_returns(monkeypatch)
 def test_sending_offsets_hands_everything_over_and_returns() -> None:
     """In whatever thread it is made, it is one call."""
     calls = []
-    send_offsets(Client(lambda *given: calls.append(given)), ["offset"], "group", 8.0)
+    send_offsets(lambda *given: calls.append(given), ["offset"], "group", 8.0)
     assert calls == [(["offset"], "group", 8.0)]
 
 
@@ -64,5 +56,5 @@ def test_an_error_of_sending_offsets_is_raised_as_it_came() -> None:
         raise error
 
     with pytest.raises(KafkaException) as raised:
-        send_offsets(Client(fails), [], None, 8.0)
+        send_offsets(fails, [], None, 8.0)
     assert raised.value is error

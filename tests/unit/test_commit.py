@@ -45,6 +45,10 @@ def of(topic: str, found: list[Outgoing]) -> list[Outgoing]:
     return [one for one in found if one.topic == topic]
 
 
+def kinds(found: Outgoing) -> list[str]:
+    return [journal.read_key(key or b"").kind for key, _ in found.pairs()]
+
+
 BATCH = batch_of(
     1, "in", [(0, 4, b"a"), (0, 5, b"bad"), (0, 6, b"b"), (3, 7, b"bad"), (3, 8, b"c")]
 )
@@ -53,7 +57,7 @@ BATCH = batch_of(
 def test_ordered_predictions_keep_partition_key_and_order() -> None:
     """Each goes to the partition number of its record, under its key; rejects leave no gap."""
     found = of("out", made(BATCH))
-    assert [(one.partition, list(one.keys), list(one.values)) for one in found] == [
+    assert [(one.partition, one.keys.to_pylist(), one.values.to_pylist()) for one in found] == [
         (0, [b"k4", b"k6"], [b"0/4", b"0/6"]),
         (3, [b"k8"], [b"3/8"]),
     ]
@@ -62,7 +66,7 @@ def test_ordered_predictions_keep_partition_key_and_order() -> None:
 def test_a_batch_without_rejects_keeps_every_key() -> None:
     """The short way through gives the same as the long one."""
     found = of("out", made(batch_of(1, "in", [(0, 4, b"a"), (3, 7, b"b"), (3, 8, b"c")])))
-    assert [(one.partition, list(one.keys), list(one.values)) for one in found] == [
+    assert [(one.partition, one.keys.to_pylist(), one.values.to_pylist()) for one in found] == [
         (0, [b"k4"], [b"0/4"]),
         (3, [b"k7", b"k8"], [b"3/7", b"3/8"]),
     ]
@@ -73,18 +77,13 @@ def test_unordered_predictions_go_by_key() -> None:
     commit = Commit(9, (settled(BATCH),), {P: 4, Q: 7}, {P: 10, Q: 20}, "2026-01-31", None, None)
     (found,) = of("out", list(records(commit, replace(TARGET, ordered=False))))
     assert found.partition is None
-    assert list(zip(found.keys, found.values, strict=True)) == [
-        (b"k4", b"0/4"),
-        (b"k6", b"0/6"),
-        (b"k8", b"3/8"),
-    ]
+    assert found.pairs() == [(b"k4", b"0/4"), (b"k6", b"0/6"), (b"k8", b"3/8")]
 
 
 def test_dead_letters_name_their_own_partition_and_offset() -> None:
     """Rejects of several partitions each carry their record and place."""
     (found,) = of("dead", made(BATCH))
-    assert list(found.keys) == [b"k5", b"k7"]
-    assert list(found.values) == [b"bad", b"bad"]
+    assert found.pairs() == [(b"k5", b"bad"), (b"k7", b"bad")]
     assert found.headers is not None
     places = [
         (dict(h)["__dlq.errors.partition"], dict(h)["__dlq.errors.offset"]) for h in found.headers
@@ -104,9 +103,8 @@ def test_the_journal_holds_roll_chunks_commit_and_roll_in_this_order() -> None:
     """A boundary before, the rows, their commit record, a boundary after; in the slot's partition."""
     (found,) = of("journal", made(BATCH, roll_before="date", roll_after="drain"))
     assert found.partition == TARGET.slot
-    kinds = [journal.read_key(key or b"").kind for key in found.keys]
-    assert kinds == ["roll", "chunk", "commit", "roll"]
-    before, _, commit, after = found.values
+    assert kinds(found) == ["roll", "chunk", "commit", "roll"]
+    before, _, commit, after = found.values.to_pylist()
     assert journal.read_roll(before or b"").positions == {"0": 4, "3": 7}
     assert journal.read_roll(after or b"").positions == {"0": 10, "3": 20}
     assert journal.read_roll(after or b"").layout == TARGET.layout
@@ -121,7 +119,7 @@ def test_the_journal_holds_roll_chunks_commit_and_roll_in_this_order() -> None:
 def test_each_chunk_answers_for_what_lies_up_to_its_last_row() -> None:
     """Its spans continue those of the chunk before, over dead letters and offsets without records."""
     (found,) = of("journal", made(BATCH, batch_of(2, "in", [(0, 12, b"w")]), starts={P: 2, Q: 7}))
-    keys = [journal.read_key(key or b"") for key in found.keys[:-1]]
+    keys = [journal.read_key(key or b"") for key, _ in found.pairs()[:-1]]
     assert [key.spans for key in keys] == [[(0, 2, 7), (3, 7, 9)], [(0, 7, 13)]]
     assert {(key.writer, key.sequence, key.date) for key in keys} == {("w", 9, "2026-01-31")}
     assert {key.layout for key in keys} == {TARGET.layout}
@@ -131,13 +129,13 @@ def test_a_commit_without_rows_writes_no_prediction_and_no_chunk() -> None:
     """Positions that move, and boundaries, stand alone."""
     assert of("out", made()) == of("dead", made()) == []
     (found,) = made(roll_after="interval")
-    assert [journal.read_key(key or b"").kind for key in found.keys] == ["commit", "roll"]
+    assert kinds(found) == ["commit", "roll"]
 
 
 def test_offsets_without_records_are_part_of_their_commit() -> None:
     """A partition that moved over markers alone has a span; one that did not move has none."""
     (found,) = made(starts={P: 4, Q: 20})
-    record = journal.read_commit(found.values[0] or b"")
+    record = journal.read_commit(found.values[0].as_py())
     assert record.spans == [(0, 4, 10)]
     assert (record.chunks, record.rows_in, record.rows_out, record.dead) == (0, 0, 0, 0)
 
@@ -147,4 +145,4 @@ def test_a_commit_that_moves_nothing_writes_nothing() -> None:
     still = {P: 10, Q: 20}
     assert made(starts=still) == []
     (found,) = made(starts=still, roll_after="interval")
-    assert [journal.read_key(key or b"").kind for key in found.keys] == ["roll"]
+    assert kinds(found) == ["roll"]

@@ -108,9 +108,9 @@ def sink_of(lost: int) -> tuple[_Unanswered, MemorySink]:
 def test_a_commit_that_took_two_requests_is_the_producers_last() -> None:
     """It holds; but the first request may still come, and would end the next transaction."""
     log, sink = sink_of(lost=1)
-    sink.write([Outgoing("out", 0, [None], [b"a"])], {P: 1}, 1)
+    sink.write([Outgoing.of("out", 0, [None], [b"a"])], {P: 1}, 1)
     with pytest.raises(OutcomeUnknown, match="took 2 EndTxn"):
-        sink.write([Outgoing("out", 0, [None], [b"b"])], {P: 2}, 2)
+        sink.write([Outgoing.of("out", 0, [None], [b"b"])], {P: 2}, 2)
     assert [record.value for record in log.records("out", 0)] == [b"a"]
     assert log.committed("job", [P])[P].offset == 1
 
@@ -119,5 +119,5 @@ def test_a_commit_that_nobody_answers_is_unknown() -> None:
     """Only a successor's claim finds out that it held."""
     log, sink = sink_of(lost=9)
     with pytest.raises(OutcomeUnknown):
-        sink.write([Outgoing("out", 0, [None], [b"a"])], {P: 1}, 1)
+        sink.write([Outgoing.of("out", 0, [None], [b"a"])], {P: 1}, 1)
     assert log.committed("job", [P])[P].offset == 1

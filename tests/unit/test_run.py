@@ -106,7 +106,7 @@ class World:
 
         def opening(claimed: Claimed) -> list[Outgoing]:
             value = journal.roll("w", claimed.epoch, 1, "claim", "fraud.events", claimed.positions)
-            return [Outgoing("fraud.journal", slot, [journal.ROLL_KEY], [value])]
+            return [Outgoing.of("fraud.journal", slot, [journal.ROLL_KEY], [value])]
 
         claimed = sink.claim(assignment, opening)
         source = MemorySource(self.log, "fraud.events", self.clock.advance)

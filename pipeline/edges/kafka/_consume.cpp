@@ -1,45 +1,22 @@
 // Consumes into columns: librdkafka's messages become Arrow's buffers without a Python object each.
-//
-// It uses the librdkafka that confluent-kafka has loaded, found by the name of its extension module
-// (dlsym searches that object and what it was linked with), and only functions and the one struct
-// of librdkafka's public interface (rdkafka.h), which stay as they are within its version 2.
 
-#include "../../_buffers.h"
-
-#include <dlfcn.h>
+#include "_librdkafka.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <new>
-#include <string>
 #include <vector>
 
 namespace {
 
-// -- librdkafka's public interface --------------------------------------------------------------
-
-struct Message {  // rd_kafka_message_t
-  int error;
-  void* topic;
-  int32_t partition;
-  void* payload;
-  size_t length;
-  void* key;
-  size_t key_length;
-  int64_t offset;
-  void* opaque;
-};
+using librdkafka::find;
+using librdkafka::Message;
 
 constexpr int kConsumer = 1;  // RD_KAFKA_CONSUMER
-constexpr int kConfigured = 0;  // RD_KAFKA_CONF_OK
-constexpr size_t kErrorBytes = 512;
 
 struct Library {
-  void* (*conf_new)();
-  int (*conf_set)(void*, const char*, const char*, char*, size_t);
-  void (*conf_destroy)(void*);
-  void* (*open)(int, void*, char*, size_t);
+  librdkafka::Opening opening;
   int (*poll_set_consumer)(void*);
   void* (*queue_get_consumer)(void*);
   void (*queue_destroy)(void*);
@@ -58,23 +35,9 @@ struct Library {
   void (*destroy)(void*);
 };
 
-template <typename Function>
-bool find(void* handle, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(handle, name));
-  if (function == nullptr) PyErr_Format(PyExc_ImportError, "librdkafka has no %s", name);
-  return function != nullptr;
-}
-
 bool find_library(const char* module, Library& library) {
-  void* handle = dlopen(module, RTLD_NOW | RTLD_NOLOAD);
-  if (handle == nullptr) {
-    PyErr_Format(PyExc_ImportError, "%s is not loaded", module);
-    return false;
-  }
-  return find(handle, "rd_kafka_conf_new", library.conf_new) &&
-         find(handle, "rd_kafka_conf_set", library.conf_set) &&
-         find(handle, "rd_kafka_conf_destroy", library.conf_destroy) &&
-         find(handle, "rd_kafka_new", library.open) &&
+  void* handle = librdkafka::opened(module);
+  return handle != nullptr && library.opening.found(handle) &&
          find(handle, "rd_kafka_poll_set_consumer", library.poll_set_consumer) &&
          find(handle, "rd_kafka_queue_get_consumer", library.queue_get_consumer) &&
          find(handle, "rd_kafka_queue_destroy", library.queue_destroy) &&
@@ -130,45 +93,18 @@ void forget(PyObject* capsule) {
   delete consumer;
 }
 
-// A configuration of `settings`; null with ValueError set where librdkafka refuses one.
-void* configured(const Library& library, PyObject* settings) {
-  void* conf = library.conf_new();
-  PyObject *name, *value;
-  Py_ssize_t position = 0;
-  char problem[kErrorBytes];
-  while (PyDict_Next(settings, &position, &name, &value)) {
-    const char* key = PyUnicode_AsUTF8AndSize(name, nullptr);
-    const char* text = PyUnicode_AsUTF8AndSize(value, nullptr);
-    if (key != nullptr && text != nullptr &&
-        library.conf_set(conf, key, text, problem, sizeof problem) == kConfigured) {
-      continue;
-    }
-    if (key != nullptr && text != nullptr) PyErr_SetString(PyExc_ValueError, problem);
-    library.conf_destroy(conf);
-    return nullptr;
-  }
-  return conf;
-}
-
 PyObject* connect(PyObject*, PyObject* arguments) {
   const char* module;
   PyObject* settings;
   if (!PyArg_ParseTuple(arguments, "sO", &module, &settings)) return nullptr;
   auto* consumer = new (std::nothrow) Consumer;
   if (consumer == nullptr) return PyErr_NoMemory();
+  const librdkafka::Opening& opening = consumer->library.opening;
   void* conf = nullptr;
-  if (find_library(module, consumer->library)) conf = configured(consumer->library, settings);
-  if (conf == nullptr) {
-    delete consumer;
-    return nullptr;
-  }
-  char problem[kErrorBytes];
-  // From here on the configuration belongs to the client, unless there is none.
-  consumer->client = consumer->library.open(kConsumer, conf, problem, sizeof problem);
+  if (find_library(module, consumer->library)) conf = opening.configured(settings);
+  if (conf != nullptr) consumer->client = opening.client(kConsumer, conf);
   if (consumer->client == nullptr) {
-    consumer->library.conf_destroy(conf);
     delete consumer;
-    PyErr_SetString(PyExc_ValueError, problem);
     return nullptr;
   }
   consumer->library.poll_set_consumer(consumer->client);

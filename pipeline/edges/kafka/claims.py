@@ -166,7 +166,8 @@ class FencedLayout:
             producer.begin_transaction()
             for number, value in rolls:
                 producer.produce(self._journal.name, value, journal.ROLL_KEY, number)
-            send_offsets(producer, offsets, self._offsets.group_metadata(), CALL_SECONDS)
+            send, group = producer.send_offsets_to_transaction, self._offsets.group_metadata()
+            send_offsets(send, offsets, group, CALL_SECONDS)
             producer.commit_transaction(FENCE_SECONDS)
         for item in offsets:
             stored = layouts.Stored(item.offset, item.metadata)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
 
@@ -96,6 +96,14 @@ def producer_settings(
     }
 
 
+def texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as librdkafka itself takes them."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in settings.items()
+    }
+
+
 def asked_again(
     call: Callable[[], T], passes: Callable[[KafkaError], bool], seconds: float, pause: float = 0.0
 ) -> T:
@@ -118,9 +126,14 @@ def asked_again(
 
 
 def send_offsets(
-    producer: Producer, offsets: list[TopicPartition], group: Any, seconds: float
+    send: Callable[[list[TopicPartition], Any, float], None],
+    offsets: list[TopicPartition],
+    group: Any,
+    seconds: float,
 ) -> None:
     """Add offsets to the transaction, within about `seconds`.
+
+    `send` is the producer's `send_offsets_to_transaction`.
 
     librdkafka 2.16 may never return from this: where nobody coordinates the group three times
     within a second, as while a broker comes back, it drops what it waits for and its time-out too
@@ -132,7 +145,7 @@ def send_offsets(
 
     def call() -> None:
         try:
-            producer.send_offsets_to_transaction(offsets, group, seconds)
+            send(offsets, group, seconds)
         except KafkaException as problem:
             outcome.put(problem)
         else:

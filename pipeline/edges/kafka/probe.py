@@ -41,7 +41,8 @@ def broken_promise(settings: Mapping[str, str], name: str, topic: str) -> str | 
         with translating("committing offsets in a transaction"):
             older.begin_transaction()
             at = TopicPartition(topic, 0, POSITION, metadata=METADATA)
-            send_offsets(older, [at], reader.consumer_group_metadata(), CALL_SECONDS)
+            send, group = older.send_offsets_to_transaction, reader.consumer_group_metadata()
+            send_offsets(send, [at], group, CALL_SECONDS)
             older.commit_transaction(CALL_SECONDS)
             (found,) = reader.committed([TopicPartition(topic, 0)], timeout=CALL_SECONDS)
         if found.offset != POSITION:

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
@@ -19,6 +19,7 @@ from pipeline.edges.kafka.clients import (
     translating,
 )
 from pipeline.edges.kafka.offsets import GroupOffsets, with_metadata
+from pipeline.edges.kafka.producing import ColumnProducer, open_producer
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
 from pipeline.ports import Claimed
 
@@ -29,6 +30,8 @@ CLAIM_SECONDS = 30.0
 STATISTICS_MS = 100
 # How long to wait for figures that are due each `STATISTICS_MS`.
 STATISTICS_SECONDS = 5.0
+
+Open: TypeAlias = Callable[[Mapping[str, Any]], ColumnProducer]
 
 
 class _Broker(msgspec.Struct):
@@ -49,51 +52,27 @@ class _Traffic:
     interruptions: int = 0
 
 
-@dataclass(slots=True)
-class _Wire:
-    """The newest statistics of one producer; written by its callback, read by its owner."""
-
-    seen: int = 0
-    traffic: _Traffic = field(default_factory=_Traffic)
-
-    def on_statistics(self, text: str) -> None:
-        brokers = msgspec.json.decode(text, type=_Statistics).brokers.values()
-        self.seen += 1
-        self.traffic = _Traffic(
-            sum(broker.req.get("EndTxn", 0) for broker in brokers),
-            sum(broker.disconnects + broker.req_timeouts for broker in brokers),
-        )
+def _traffic(statistics: str) -> _Traffic:
+    brokers = msgspec.json.decode(statistics, type=_Statistics).brokers.values()
+    return _Traffic(
+        sum(broker.req.get("EndTxn", 0) for broker in brokers),
+        sum(broker.disconnects + broker.req_timeouts for broker in brokers),
+    )
 
 
-def _produce(producer: Producer, records: Iterable[Outgoing]) -> None:
+def _produce(producer: ColumnProducer, records: Iterable[Outgoing]) -> None:
     """Hand records to librdkafka; raises Retriable when its queue stays full."""
-    produce = producer.produce
     for group in records:
-        topic = group.topic
-        number = -1 if group.partition is None else group.partition
-        if group.headers is not None:
-            for key, value, headers in zip(group.keys, group.values, group.headers, strict=True):
-                _with_room(producer, partial(produce, topic, value, key, number, headers=headers))
-            continue
-        # A loop of its own: most records have no headers, and naming them doubles a call's cost.
-        for key, value in zip(group.keys, group.values, strict=True):
-            try:
-                produce(topic, value, key, number)
-            except BufferError:
-                _with_room(producer, partial(produce, topic, value, key, number))
-
-
-def _with_room(producer: Producer, produce: Callable[[], None]) -> None:
-    deadline = time.monotonic() + CALL_SECONDS
-    while True:
-        try:
-            produce()
-        except BufferError:
-            if time.monotonic() > deadline:
-                raise Retriable(f"the broker took no record for {CALL_SECONDS:.0f} s") from None
+        done, rows = producer.queue(group, 0), len(group.values)
+        deadline = time.monotonic() + CALL_SECONDS
+        while done < rows:
             producer.poll(0.05)
-        else:
-            return
+            taken = producer.queue(group, done)
+            done += taken
+            if taken:
+                deadline = time.monotonic() + CALL_SECONDS
+            elif time.monotonic() > deadline:
+                raise Retriable(f"the broker took no record for {CALL_SECONDS:.0f} s")
 
 
 def _resumed(call: Callable[[], None]) -> None:
@@ -117,17 +96,15 @@ class TransactionalSink:
         transactional_id: str,
         queue_rows: int,
         largest_record: int = LARGEST_RECORD,
+        open_producer: Open = open_producer,
     ) -> None:
         self._offsets = GroupOffsets(settings, group)
-        self._wire = _Wire()
-        self._producer = Producer(
+        self._producer = open_producer(
             {
                 **producer_settings(settings, queue_rows, largest_record),
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": 60_000,
                 "statistics.interval.ms": STATISTICS_MS,
-                "stats_cb": self._wire.on_statistics,
-                "error_cb": _ignore,
             }
         )
         self._id = transactional_id
@@ -159,22 +136,23 @@ class TransactionalSink:
             self._producer.begin_transaction()
             _produce(self._producer, records)
             group = self._offsets.group_metadata()
-            _resumed(lambda: send_offsets(self._producer, offsets, group, CALL_SECONDS))
+            send = self._producer.send_offsets_to_transaction
+            _resumed(lambda: send_offsets(send, offsets, group, CALL_SECONDS))
             _resumed(lambda: self._producer.commit_transaction(CALL_SECONDS))
         except KafkaException as problem:
             raise self._ended(problem.args[0]) from problem
         self._producer.poll(0)
-        self._before, self._seen = before, self._wire.seen
+        self._before, self._seen = before, self._producer.statistics()[0]
 
     def _settled_traffic(self) -> _Traffic:
         """Traffic up to now; raises OutcomeUnknown where the last commit may be on its way."""
         deadline = time.monotonic() + STATISTICS_SECONDS
         self._producer.poll(0)
-        while self._wire.seen == self._seen:
+        while (heard := self._producer.statistics())[0] == self._seen:
             if time.monotonic() > deadline:
                 raise OutcomeUnknown(f"{self._id}: librdkafka gave no statistics")
             self._producer.poll(STATISTICS_MS / 1000)
-        now, before = self._wire.traffic, self._before
+        now, before = _traffic(heard[1]), self._before
         if before is not None and (
             now.end_transaction - before.end_transaction != 1
             or now.interruptions != before.interruptions
@@ -230,27 +208,19 @@ class IdempotentSink:
         group: str,
         queue_rows: int,
         largest_record: int = LARGEST_RECORD,
+        open_producer: Open = open_producer,
     ) -> None:
         self._offsets = GroupOffsets(settings, group)
-        self._failed: list[KafkaError] = []
-        self._producer = Producer(
+        self._producer = open_producer(
             {
                 **producer_settings(settings, queue_rows, largest_record),
                 # A chunk that timed out must end the producer: a commit record delivered behind it
                 # would answer for rows that the journal does not hold.
                 "enable.gapless.guarantee": True,
-                "delivery.report.only.error": True,
-                "on_delivery": self._on_delivery,
-                "error_cb": _ignore,
             }
         )
         self._layout: Layout | None = None
         self._epoch = 0
-
-    def _on_delivery(self, error: KafkaError | None, _: object) -> None:
-        # One says why; a broker that refuses everything must not fill the memory with errors.
-        if error is not None and not self._failed:
-            self._failed.append(error)
 
     def claim(
         self, assignment: Assignment, opening: Callable[[Claimed], Iterable[Outgoing]]
@@ -274,8 +244,8 @@ class IdempotentSink:
         assert self._layout is not None
         self.send(records)
         left = self._producer.flush(COMMIT_SECONDS)
-        if self._failed:
-            raise translate(self._failed[0], "a record was not delivered")
+        if (failure := self._producer.failure()) is not None:
+            raise translate(failure, "a record was not delivered")
         if left:
             raise Retriable(f"{left} records were not delivered within {COMMIT_SECONDS:.0f} s")
         self._offsets.commit(with_metadata(positions, self._layout, self._epoch, sequence))
@@ -289,7 +259,3 @@ class IdempotentSink:
         """Drop what is not delivered: it is not committed either."""
         self._producer.purge()
         self._offsets.close()
-
-
-def _ignore(_: KafkaError) -> None:
-    """Connections come and go; what matters is raised by the call that needs them."""

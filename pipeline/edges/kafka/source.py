@@ -17,7 +17,7 @@ from confluent_kafka import (
 )
 
 from pipeline.batch import Partition
-from pipeline.edges.kafka.clients import consumer_settings, translate, translating
+from pipeline.edges.kafka.clients import consumer_settings, texts, translate, translating
 from pipeline.errors import ClusterUnfit
 from pipeline.ports import Polled, Source
 
@@ -39,13 +39,9 @@ class CompiledSource:
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
         self._topic = topic
-        asked = consumer_settings(settings, group)
-        texts = {
-            name: str(value).lower() if isinstance(value, bool) else str(value)
-            for name, value in asked.items()
-        }
+        asked = texts(consumer_settings(settings, group))
         try:
-            self._consumer = _consume.connect(confluent_kafka.cimpl.__file__, texts)
+            self._consumer = _consume.connect(confluent_kafka.cimpl.__file__, asked)
         except ValueError as problem:
             error = KafkaError(KafkaError._INVALID_ARG, str(problem))  # noqa: SLF001
             raise KafkaException(error) from problem
