@@ -338,13 +338,18 @@ PyObject* outcome(const Library& library, void* error) {
   return made;
 }
 
-// A call of the transaction that may take `milliseconds`.
+// The producer of a call that may take `milliseconds`; null with an exception set.
+Producer* called(PyObject* arguments, int* milliseconds) {
+  PyObject* capsule;
+  if (!PyArg_ParseTuple(arguments, "Oi", &capsule, milliseconds)) return nullptr;
+  return producer_of(capsule);
+}
+
+// A call of the transaction.
 template <void* (*Library::*Call)(void*, int)>
 PyObject* timed(PyObject*, PyObject* arguments) {
-  PyObject* capsule;
   int milliseconds;
-  if (!PyArg_ParseTuple(arguments, "Oi", &capsule, &milliseconds)) return nullptr;
-  Producer* producer = producer_of(capsule);
+  Producer* producer = called(arguments, &milliseconds);
   if (producer == nullptr) return nullptr;
   void* error;
   Py_BEGIN_ALLOW_THREADS;
@@ -417,10 +422,8 @@ PyObject* send_offsets(PyObject*, PyObject* arguments) {
 }
 
 PyObject* poll(PyObject*, PyObject* arguments) {
-  PyObject* capsule;
   int milliseconds;
-  if (!PyArg_ParseTuple(arguments, "Oi", &capsule, &milliseconds)) return nullptr;
-  Producer* producer = producer_of(capsule);
+  Producer* producer = called(arguments, &milliseconds);
   if (producer == nullptr) return nullptr;
   Py_BEGIN_ALLOW_THREADS;
   producer->library.poll(producer->client, milliseconds);
@@ -429,10 +432,8 @@ PyObject* poll(PyObject*, PyObject* arguments) {
 }
 
 PyObject* flush(PyObject*, PyObject* arguments) {
-  PyObject* capsule;
   int milliseconds, left;
-  if (!PyArg_ParseTuple(arguments, "Oi", &capsule, &milliseconds)) return nullptr;
-  Producer* producer = producer_of(capsule);
+  Producer* producer = called(arguments, &milliseconds);
   if (producer == nullptr) return nullptr;
   Py_BEGIN_ALLOW_THREADS;
   producer->library.flush(producer->client, milliseconds);

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+import confluent_kafka.cimpl
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown, Retriable
@@ -96,12 +97,24 @@ def producer_settings(
     }
 
 
-def texts(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as librdkafka itself takes them."""
-    return {
+def connected(connect: Callable[[str, dict[str, str]], Any], settings: Mapping[str, Any]) -> Any:
+    """Open a client by a compiled part's `connect`, of the librdkafka that confluent-kafka loaded.
+
+    Raises KafkaException for settings that librdkafka refuses, as confluent-kafka's clients do.
+    """
+    asked = {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in settings.items()
     }
+    try:
+        return connect(confluent_kafka.cimpl.__file__, asked)
+    except ValueError as problem:
+        error = KafkaError(KafkaError._INVALID_ARG, str(problem))  # noqa: SLF001
+        raise KafkaException(error) from problem
+
+
+def ignored(_: KafkaError) -> None:
+    """Connections come and go; what matters is raised by the call, or told of the record."""
 
 
 def asked_again(

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from pipeline.edges.kafka.clients import (
     FENCED,
     consumer_settings,
+    ignored,
     producer_settings,
     send_offsets,
     translate,
@@ -78,7 +79,7 @@ def broken_promise(settings: Mapping[str, str], name: str, topic: str) -> str | 
 
 def _owner(settings: Mapping[str, str], name: str) -> Producer:
     producer = Producer(
-        {**producer_settings(settings, 0), "transactional.id": name, "error_cb": _ignore},
+        {**producer_settings(settings, 0), "transactional.id": name, "error_cb": ignored},
         logger=_silent,
     )
     with translating(f"fencing {name}"):
@@ -114,7 +115,3 @@ def _stable_values(reader: Consumer, topic: str) -> list[bytes | None]:
             elif not error.retriable():
                 raise translate(error, f"reading {topic}")
     return values
-
-
-def _ignore(_: KafkaError) -> None:
-    """A broker that breaks off in the middle shows as the error of a call."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from confluent_kafka import KafkaError, Producer
 
-from pipeline.edges.kafka.clients import producer_settings, translating
+from pipeline.edges.kafka.clients import ignored, producer_settings, translating
 
 # A second of a fast stream; what does not fit waits for what is being sent.
 QUEUE_ROWS = 200_000
@@ -29,7 +29,7 @@ class KafkaProducer:
                 "batch.size": max(1, min(BATCH_BYTES, limit)),
                 "delivery.report.only.error": True,
                 "on_delivery": self._on_delivery,
-                "error_cb": _ignore,
+                "error_cb": ignored,
             }
         )
 
@@ -66,7 +66,3 @@ class KafkaProducer:
     def finish(self, seconds: float) -> int:
         """Wait for what is queued; returns how many records are neither delivered nor failed."""
         return int(self._producer.flush(seconds))
-
-
-def _ignore(_: KafkaError) -> None:
-    """Connections come and go; a record that is not delivered says so itself."""

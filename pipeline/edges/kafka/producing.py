@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-import confluent_kafka.cimpl
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.batch import Outgoing
-from pipeline.edges.kafka.clients import texts
+from pipeline.edges.kafka.clients import connected, ignored
 
 if TYPE_CHECKING:
     from pipeline.edges.kafka._produce import Error, Texts
@@ -82,12 +81,7 @@ class CompiledProducer:
     """See `ColumnProducer`: hands Arrow's buffers to librdkafka."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        asked = texts({**settings, **OURS})
-        try:
-            self._producer = _produce.connect(confluent_kafka.cimpl.__file__, asked)
-        except ValueError as problem:
-            error = KafkaError(KafkaError._INVALID_ARG, str(problem))  # noqa: SLF001
-            raise KafkaException(error) from problem
+        self._producer = connected(_produce.connect, {**settings, **OURS})
 
     def queue(self, group: Outgoing, start: int) -> int:
         """Take records from the row `start` on."""
@@ -177,7 +171,7 @@ class PythonProducer(Producer):  # type: ignore[misc]
         callbacks = {
             "on_delivery": self._on_delivery,
             "stats_cb": self._on_statistics,
-            "error_cb": _ignore,
+            "error_cb": ignored,
         }
         super().__init__({**settings, **OURS, **callbacks})
 
@@ -215,7 +209,3 @@ class PythonProducer(Producer):  # type: ignore[misc]
     def failure(self) -> KafkaError | None:
         """Why a record was not delivered."""
         return self._failure
-
-
-def _ignore(_: KafkaError) -> None:
-    """Connections come and go; what matters is raised by the call that needs them."""

@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
-import confluent_kafka.cimpl
 import numpy as np
 import pyarrow as pa
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
     KafkaError,
-    KafkaException,
     Message,
     TopicPartition,
 )
 
 from pipeline.batch import Partition
-from pipeline.edges.kafka.clients import consumer_settings, texts, translate, translating
+from pipeline.edges.kafka.clients import connected, consumer_settings, translate, translating
 from pipeline.errors import ClusterUnfit
 from pipeline.ports import Polled, Source
 
@@ -39,12 +37,7 @@ class CompiledSource:
 
     def __init__(self, settings: Mapping[str, str], group: str, topic: str) -> None:
         self._topic = topic
-        asked = texts(consumer_settings(settings, group))
-        try:
-            self._consumer = _consume.connect(confluent_kafka.cimpl.__file__, asked)
-        except ValueError as problem:
-            error = KafkaError(KafkaError._INVALID_ARG, str(problem))  # noqa: SLF001
-            raise KafkaException(error) from problem
+        self._consumer = connected(_consume.connect, consumer_settings(settings, group))
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         """Start reading each partition at its position."""
