@@ -1,18 +1,22 @@
 """What a GPU replica reaches of a bare CUDA loop: `python -m benchmarks.gpu`.
 
-In one process and without Kafka, the same batches go through three: `session.run` on arrays that
-are ready, the model as a replica holds it (bound; a ranking from lists of indices), and the whole
-replica, from JSON to rows and predictions, which spends time on the CPU that the first does not.
+Without Kafka, the same batches go through three in one process: `session.run` on arrays that are
+ready, the model as a replica holds it (a ranking from lists of indices), and the whole replica,
+from JSON to rows and predictions, which spends time on the CPU that the first does not. Then
+several whole replicas share the GPU, as they do where `replicas.gpu` is a fraction.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -23,14 +27,17 @@ from benchmarks import recommending, workload
 from jobs import sequence_model
 from pipeline import model_folder
 from pipeline.batch import Batch, Partition, Span
+from pipeline.config import Ranking
 from pipeline.decode import DECODERS
 from pipeline.edges.onnx import CPU, CUDA, OnnxModel
-from pipeline.ranking import Ranker, Rules
+from pipeline.ranking import Ranker
 from pipeline.recipe import signature_recipe
+from pipeline.rules import read_rules
 from pipeline.schema import job_schema
 from pipeline.score import Model, Scorer
 
 LARGE_MLP = (workload.FEATURES, 4096, 4096, 4096, 1)
+REPLICAS = 4
 ROUNDS = 5
 SECONDS = 1.0
 CONTENDERS = ("bare loop", "the model in a replica", "a whole replica, from JSON")
@@ -75,16 +82,15 @@ class _Tapped:
         return self._model.run(feeds)
 
 
-def measure(subject: Subject, rows: int, seconds: float, *, gpu: bool) -> dict[str, float]:
-    """Records/s of each of CONTENDERS in batches of `rows`: medians of interleaved rounds."""
+def prepared(subject: Subject, rows: int, *, gpu: bool) -> tuple[Callable[[], object], ...]:
+    """One batch, ready to go through each of CONTENDERS in this process."""
     with tempfile.TemporaryDirectory() as folder:
         files = model_folder.load_files(model_folder.resolve(subject.write(Path(folder))))
     onnx = OnnxModel(files.model, files.spec.wanted_outputs, gpu=gpu)
     tapped = _Tapped(onnx)
     model: Model = tapped
     if files.spec.ranking is not None:
-        barred = np.zeros(files.spec.ranking.vocabulary.size, np.bool_)
-        rules = Rules(recommending.K, exclude_seen=True, barred=barred)
+        rules = read_rules(Ranking(k=recommending.K), files.spec.ranking.vocabulary)
         model = Ranker(tapped, files.spec, onnx.signature, rules)
     recipe = signature_recipe(files.spec, onnx.signature, {"id": "int64"}, DECODERS["json"])
     schema = job_schema(recipe.fields)
@@ -96,19 +102,51 @@ def measure(subject: Subject, rows: int, seconds: float, *, gpu: bool) -> dict[s
         raise ValueError(
             f"a replica runs {subject.name} in parts of less than {rows}: ask for less"
         )
-    bare = onnxruntime.InferenceSession(files.model, providers=[CUDA if gpu else CPU])
+    bare = _session(files.model, CUDA if gpu else CPU)
     outputs, fed = files.spec.wanted_outputs, dict(tapped.fed)
     feeds = recipe.feeds(recipe.decode(batch.values.to_pylist()).events)
-    actions: tuple[Callable[[], object], ...] = (
+    return (
         lambda: bare.run(outputs, fed),
         lambda: model.run(feeds),
         lambda: scorer.score(batch),
     )
+
+
+def measure(
+    subject: Subject, rows: int, seconds: float, replicas: int, *, gpu: bool
+) -> dict[str, float]:
+    """Records/s of each of CONTENDERS in batches of `rows`, and of so many whole replicas at once.
+
+    The former are medians of interleaved rounds.
+    """
+    actions = prepared(subject, rows, gpu=gpu)
     rates: list[list[float]] = [[] for _ in actions]
     for _ in range(ROUNDS):
         for action, found in zip(actions, rates, strict=True):
             found.append(rows / _seconds(action, seconds))
-    return dict(zip(CONTENDERS, map(statistics.median, rates), strict=True))
+    alone = dict(zip(CONTENDERS, map(statistics.median, rates), strict=True))
+    # As Ray's actors are, each in a process of its own.
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(replicas, context) as pool:
+        begin = manager.Barrier(replicas)
+        asked = [
+            pool.submit(_whole, subject.name, rows, seconds, gpu, begin) for _ in range(replicas)
+        ]
+        return alone | {f"{replicas} such replicas": sum(one.result() for one in asked)}
+
+
+def _whole(name: str, rows: int, seconds: float, gpu: bool, begin: Barrier) -> float:
+    """Records/s of one whole replica, measured while the others are."""
+    (subject,) = (one for one in SUBJECTS if one.name == name)
+    *_, whole = prepared(subject, rows, gpu=gpu)
+    begin.wait()
+    return rows / _seconds(whole, ROUNDS * seconds)
+
+
+def _session(model: bytes, provider: str) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=[provider])
 
 
 def _seconds(action: Callable[[], object], least: float) -> float:
@@ -141,16 +179,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--batches", type=int, nargs="+", default=[256, 2048], help="rows of each")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each round")
+    parser.add_argument("--replicas", type=int, default=REPLICAS, help="that share the GPU")
     parser.add_argument("--cpu", action="store_true", help="on the CPU: says nothing about GPUs")
     chosen = parser.parse_args(arguments)
     print(
         f"records/s on {'the CPU' if chosen.cpu else 'CUDA'}, in brackets as ratio to the first\n"
     )
-    print(f"| model | batch | {' | '.join(CONTENDERS)} |\n" + "|---" * 5 + "|")
+    names = [*CONTENDERS, f"{chosen.replicas} such replicas"]
+    print(f"| model | batch | {' | '.join(names)} |\n" + "|---" * (2 + len(names)) + "|")
     for subject in (one for one in SUBJECTS if one.name in chosen.models):
         for rows in chosen.batches:
-            rates = measure(subject, rows, chosen.seconds, gpu=not chosen.cpu)
-            first = rates[CONTENDERS[0]]
+            rates = measure(subject, rows, chosen.seconds, chosen.replicas, gpu=not chosen.cpu)
+            first, *_ = rates.values()
             cells = [f"{rate:,.0f} ({rate / first:.2f})" for rate in rates.values()]
             print(f"| {subject.name} | {rows:,} | {' | '.join(cells)} |", flush=True)
     return 0

@@ -69,6 +69,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cuda() -> None:
+    """Skip where ONNX Runtime has no CUDA."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs a GPU, CUDA and onnxruntime-gpu")
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Run one local Ray, shared by all tests."""
     import ray

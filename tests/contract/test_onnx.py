@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.batch import Batch, Partition, Span
 from pipeline.decode import DECODERS
-from pipeline.edges.onnx import CPU, CUDA, RUN_ROWS, OnnxModel, run_bound
+from pipeline.edges.onnx import CUDA, RUN_ROWS, OnnxModel
 from pipeline.errors import ConfigInvalid
 from pipeline.model import FieldSpec, InputSpec, ModelSpec, OutputSpec, Signature, Tensor
 from pipeline.recipe import signature_recipe
@@ -210,23 +210,6 @@ def test_crayfish_model_takes_flat_arrays(shared_data: Path) -> None:
     np.testing.assert_allclose([row["classes"] for row in rows], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("rows", [0, 3])
-def test_a_bound_run_gives_what_an_unbound_one_does(rows: int) -> None:
-    """Every kind of number, whole and not, from arrays in any order of memory, in the order asked."""
-    kinds = {"double": np.float64, "int32": np.int32, "bool": np.bool_}
-    nodes = [helper.make_node("Identity", [f"in_{kind}"], [f"out_{kind}"]) for kind in kinds]
-    inputs = [info(f"in_{kind}", kind, ["n", 2]) for kind in kinds]
-    outputs = [info(f"out_{kind}", kind, ["n", 2]) for kind in kinds]
-    model = built(nodes, inputs, outputs)
-    session = onnxruntime.InferenceSession(model, providers=[CPU])
-    numbers = np.arange(2 * rows).reshape(2, rows).T
-    feeds = {f"in_{kind}": numbers.astype(dtype) for kind, dtype in kinds.items()}
-    names = ["out_bool", "out_double", "out_int32"]
-    made = run_bound(session, "cpu", names, feeds)
-    for name, one, other in zip(names, made, session.run(names, feeds), strict=True):
-        np.testing.assert_array_equal(one, other, err_msg=name, strict=True)
-
-
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="CUDA is here")
 def test_without_cuda_a_gpu_model_is_an_error() -> None:
     """A replica that asked for CUDA says what to install, and never scores on the CPU instead."""
@@ -234,13 +217,7 @@ def test_without_cuda_a_gpu_model_is_an_error() -> None:
         OnnxModel(identity("float", ["n", 2]), gpu=True)
 
 
-needs_cuda = pytest.mark.skipif(
-    CUDA not in onnxruntime.get_available_providers(),
-    reason="needs a GPU, CUDA and onnxruntime-gpu",
-)
-
-
-@needs_cuda
+@pytest.mark.usefixtures("cuda")
 def test_a_gpu_scores_as_the_cpu_does() -> None:
     """Both providers give the same outputs but for rounding, also beyond a CPU's slice."""
     model = (Path(__file__).parents[2] / "models/fraud/1/model.onnx").read_bytes()
@@ -249,8 +226,8 @@ def test_a_gpu_scores_as_the_cpu_does() -> None:
     np.testing.assert_allclose(here["probability"], there["probability"], rtol=1e-4, atol=1e-5)
 
 
-@needs_cuda
-def test_what_cannot_be_bound_runs_on_a_gpu_too() -> None:
+@pytest.mark.usefixtures("cuda")
+def test_texts_go_through_a_gpu_session() -> None:
     """Texts go in and come out of a CUDA session as they do of one on the CPU."""
     words = np.array([["a"], ["b"]], object)
     (made,) = OnnxModel(identity("string", ["n", 1]), gpu=True).run({"x": words}).values()

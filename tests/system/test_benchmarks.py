@@ -127,8 +127,8 @@ def test_graphs_of_a_catalogue_agree() -> None:
 
 def test_the_gpu_benchmark_measures_each_contender(capsys: pytest.CaptureFixture[str]) -> None:
     """On the CPU, where there is no GPU: every rate has its ratio to the bare loop."""
-    chosen = ["--models", "sequence", "small mlp", "--batches", "16", "--seconds", "0"]
-    assert gpu.main(["--cpu", *chosen]) == 0
+    chosen = ["--models", "sequence", "small mlp", "--batches", "64", "--seconds", "0"]
+    assert gpu.main(["--cpu", "--replicas", "2", *chosen]) == 0
     said = capsys.readouterr().out
-    rows = re.findall(r"^\| (.+?) \| 16( \| [\d,]+ \(\d+\.\d\d\)){3} \|$", said, re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| 64( \| [\d,]+ \(\d+\.\d\d\)){4} \|$", said, re.MULTILINE)
     assert [name for name, _ in rows] == ["sequence", "small mlp"]
