@@ -21,9 +21,9 @@ from pipeline.batcher import Batcher, Limits
 from pipeline.commit import Target
 from pipeline.control import Assignment, ReplicaRef
 from pipeline.dispatch import Dispatch
-from pipeline.feeder import Feeder, Policies, Send
+from pipeline.feeder import Feeder, Policies
 from pipeline.job import Job, recipe_of
-from pipeline.ports import Answer, Claimed, Replicas, Sink
+from pipeline.ports import Ahead, Answer, Claimed, Replicas, Sink
 from pipeline.ranking import Ranker
 from pipeline.score import Model, Scorer
 from pipeline.stream import naming_holders
@@ -113,7 +113,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 
     config = job.config
     writer = uuid.uuid4().hex
-    sink, send_ahead = _sink(job, assignment.slot)
+    sink, ahead = _sink(job, assignment.slot)
 
     def opening(claimed: Claimed) -> list[Outgoing]:
         positions = claimed.positions
@@ -142,7 +142,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
         suspect_rows=assignment.suspect_rows,
         source=source,
         sink=sink,
-        send_ahead=send_ahead,
+        ahead=ahead,
         batcher=batcher,
         dispatch=Dispatch(replicas, empty, batcher.new_id, assignment.seconds_per_row),
         policies=Policies(config.commit, config.roll, config.dead_letters),
@@ -153,8 +153,8 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
     )
 
 
-def _sink(job: Job, slot: int) -> tuple[Sink, Send | None]:
-    """A slot's sink, and how predictions are sent ahead of their commit where they may be."""
+def _sink(job: Job, slot: int) -> tuple[Sink, Ahead | None]:
+    """A slot's sink, and what takes predictions ahead of their commit where they may be."""
     from pipeline.edges.kafka.clients import transactional_id
     from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
 
@@ -164,7 +164,7 @@ def _sink(job: Job, slot: int) -> tuple[Sink, Send | None]:
     largest = job.dead_value_bytes + topology.DEAD_LETTER_OVERHEAD
     if config.delivery == "at_least_once":
         sink = IdempotentSink(config.kafka, config.group, queue_rows, largest)
-        return sink, sink.send
+        return sink, sink
     name = transactional_id(config.group, slot)
     return TransactionalSink(config.kafka, config.group, name, queue_rows, largest), None
 

@@ -249,7 +249,7 @@ class CommitPolicy:
     # A transaction is open while its commit runs, not while records wait for it: what bounds the
     # interval is how long readers wait, not the broker's transaction timeout.
     interval_ms: int = field(
-        default=200,
+        default=100,
         metadata=about("milliseconds between two commits", minimum=1, maximum=60_000),
     )
     max_rows: int = field(

@@ -5,12 +5,11 @@ the turn. Errors of the commit in the background are raised again at the loop's 
 """
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from pipeline.batch import Outgoing, Partition, Settled
+from pipeline.batch import Partition, Settled
 from pipeline.batcher import Batcher
 from pipeline.commit import Commit, Target, predictions, records
 from pipeline.config import CommitPolicy, DeadLetters, Roll
@@ -19,7 +18,7 @@ from pipeline.dispatch import Dispatch
 from pipeline.errors import Retriable
 from pipeline.journal import Unrolled
 from pipeline.ledger import Ledger
-from pipeline.ports import Background, Claimed, Clock, Sink, Source
+from pipeline.ports import Ahead, Background, Claimed, Clock, Sink, Source
 from pipeline.progress import DeadRatio, Progress
 
 # At most this long in one call, so that an answer or a finished commit is soon seen.
@@ -31,8 +30,6 @@ BLOCKED_SECONDS = 0.01
 QUIET_COMMIT_SECONDS = 1.0
 # Group offsets expire after days without a commit; an hour keeps far away from that.
 KEEP_ALIVE_SECONDS = 3600.0
-
-Send: TypeAlias = Callable[[Iterable[Outgoing]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +53,8 @@ class _Writing:
 class Feeder:
     """Owns the side effects of its partitions; created after the claim, used by one thread.
 
-    `send_ahead` sends predictions before their commit, as soon as they are settled; it is None
-    where only a commit may show them.
+    `ahead` takes predictions before their commit, as soon as they are settled; it is None where
+    only a commit may show them.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class Feeder:
         suspect_rows: int,
         source: Source,
         sink: Sink,
-        send_ahead: Send | None,
+        ahead: Ahead | None,
         batcher: Batcher,
         dispatch: Dispatch,
         policies: Policies,
@@ -79,7 +76,8 @@ class Feeder:
         self._target = target
         self._source = source
         self._sink = sink
-        self._send_ahead = send_ahead
+        self._ahead = ahead
+        self._held_back = False
         # Bounded with the ledger, which counts them until they are committed.
         self._sent: list[Settled] = []
         self._batcher = batcher
@@ -161,7 +159,8 @@ class Feeder:
 
     def _poll(self) -> None:
         # With a batch in the making and none out there is nothing to do before that one is due.
-        idle, left = self._dispatch.idle, self._batcher.left(self._clock.monotonic())
+        idle = self._dispatch.idle and not self._held_back
+        left = self._batcher.left(self._clock.monotonic())
         fill = idle and left > 0
         timeout = min(left or POLL_SECONDS, POLL_SECONDS) if idle else BUSY_POLL_SECONDS
         polled = self._source.poll(self._poll_room(), timeout, fill=fill)
@@ -204,11 +203,25 @@ class Feeder:
 
     def _send(self) -> None:
         """Send predictions ahead; not while a commit waits until all that was sent has arrived."""
-        if self._send_ahead is None or self._writing is not None:
+        if self._ahead is None or self._writing is not None:
             return
+        # As Nagle's algorithm has it (RFC 896): while the broker is slow they gather here instead
+        # of in small requests.
+        self._held_back = not self._ahead.arrived()
+        if not self._held_back:
+            self._send_all(self._ahead)
+
+    def _send_all(self, ahead: Ahead) -> None:
         for part in self._ledger.take():
-            self._send_ahead(predictions(part, self._target))
+            ahead.send(predictions(part, self._target))
             self._sent.append(part)
+
+    def _parts(self) -> tuple[Settled, ...]:
+        """What may be committed now; its predictions are sent first where they go ahead."""
+        if self._ahead is None:
+            return self._ledger.take()
+        self._send_all(self._ahead)
+        return tuple(self._sent)
 
     def _start_commit(self, drain: bool, now: float) -> None:
         if self._writing is not None:
@@ -218,7 +231,7 @@ class Feeder:
         large = self._ledger.rows >= policy.max_rows or self._ledger.nbytes >= policy.max_bytes
         if not (drain or large or age * 1000 >= policy.interval_ms):
             return
-        parts = (*self._sent, *self._ledger.take())
+        parts = self._parts()
         positions = self._ledger.positions()
         roll = self._policies.roll
         if not parts:
@@ -260,7 +273,7 @@ class Feeder:
             self._sequence, parts, self._progress.committed, positions, date, before, after
         )
         self._sent.clear()
-        target, sink, sent = self._target, self._sink, self._send_ahead is not None
+        target, sink, sent = self._target, self._sink, self._ahead is not None
 
         def write() -> None:
             made = records(commit, target, predictions_sent=sent)

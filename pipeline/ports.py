@@ -113,6 +113,16 @@ class Sink(Protocol):
         """Give the connections back; never raises."""
 
 
+class Ahead(Protocol):
+    """Shows records ahead of the commit that answers for them, while nothing is being written."""
+
+    def arrived(self) -> bool:
+        """Whether all that was sent has arrived, so that more would not queue behind it."""
+
+    def send(self, records: Iterable[Outgoing]) -> None:
+        """Send without waiting; a failure is raised here, or by the next write."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The end of one dispatched batch: scored, or lost with its replica and the reason why."""

@@ -88,6 +88,8 @@ def ray_session() -> Iterator[None]:
         log_to_driver=False,
         namespace="headrace",
         object_store_memory=OBJECT_STORE_BYTES,
+        # As a local Ray of a run's own has it.
+        _system_config={"worker_niceness": 0},
     )
     try:
         yield

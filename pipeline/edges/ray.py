@@ -194,6 +194,8 @@ class RayCluster:
                 num_cpus=local_cpus,
                 include_dashboard=False,
                 object_store_memory=LOCAL_STORE_BYTES,
+                # By default feeders would stand behind whatever else this machine does.
+                _system_config={"worker_niceness": 0},
             )
         try:
             ray.init(**options)

@@ -175,10 +175,13 @@ class MemoryIdempotentSink:
     """Records first, offsets afterwards, and no fence.
 
     A record that is not delivered shows when all were waited for, and nothing follows it into its
-    partition.
+    partition. What is sent is appended at once; `arrived` says when that is told.
     """
 
-    def __init__(self, log: MemoryLog, group: str) -> None:
+    def __init__(
+        self, log: MemoryLog, group: str, arrived: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.arrived = arrived
         self._log = log
         self._group = group
         self._layout: Layout | None = None

@@ -397,6 +397,20 @@ def test_what_was_sent_ahead_is_durable_with_the_next_write(
     assert positions(world) == [2, 1]
 
 
+def test_what_was_sent_ahead_arrives_without_a_write(world: World, sinks: list[Sink]) -> None:
+    """The sink says when all of it has, and from then on a reader has it."""
+    start(world)
+    sink, _ = idempotent(world, sinks)
+    values = [b"%d" % number for number in range(100)]
+    sink.send([out(world, *values), out(world, *values, number=1)])
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not sink.arrived():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert (world.values(0), world.values(1)) == (values, values)
+    assert positions(world) == [0, 0]
+
+
 def test_what_was_sent_ahead_and_is_refused_fails_the_next_write(
     world: World, sinks: list[Sink]
 ) -> None:

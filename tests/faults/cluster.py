@@ -13,6 +13,8 @@ if __name__ == "__main__":
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=OBJECT_STORE_BYTES,
+        # As a local Ray of a run's own has it.
+        _system_config={"worker_niceness": 0},
     )
     print(found.address_info["gcs_address"], flush=True)
     sys.stdin.read()

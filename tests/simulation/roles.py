@@ -81,12 +81,12 @@ def feeder(world: World, process: Process, assignment: Assignment) -> None:
         return [Outgoing.of(JOURNAL, slot, [journal.ROLL_KEY], [value])]
 
     sink: MemorySink | MemoryIdempotentSink
-    send_ahead = None
+    ahead = None
     if plan.exactly_once:
         sink = parts.sink(log, GROUP, parts.transactional_id(slot, process.name))
     else:
-        sink = parts.idempotent(log, GROUP)
-        send_ahead = sink.send
+        sink = parts.idempotent(log, GROUP, lambda: world.rng.random() < 0.5)
+        ahead = sink
     claimed = sink.claim(assignment, opening)
     source = FailingSource(log, INPUT, scheduler.wait)
     source.world = world
@@ -112,7 +112,7 @@ def feeder(world: World, process: Process, assignment: Assignment) -> None:
         suspect_rows=assignment.suspect_rows,
         source=source,
         sink=sink,
-        send_ahead=send_ahead,
+        ahead=ahead,
         batcher=batcher,
         dispatch=Dispatch(replicas, EMPTY, batcher.new_id),
         policies=plan.policies,

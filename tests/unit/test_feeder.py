@@ -70,6 +70,7 @@ class World:
         self.suspect_rows = suspect_rows
         self.source = source
         self.exactly_once = exactly_once
+        self.arrived = True
         self.replicas = MemoryReplicas(scoring)
         self.orders = Orders(0.0, (REPLICA,))
         self.feeder = self.start()
@@ -79,10 +80,10 @@ class World:
 
     def start(self) -> Feeder:
         sink: MemorySink | MemoryIdempotentSink = self.sink()
-        send_ahead = None
+        ahead = None
         if not self.exactly_once:
-            sink = MemoryIdempotentSink(self.log, GROUP)
-            send_ahead = sink.send
+            sink = MemoryIdempotentSink(self.log, GROUP, lambda: self.arrived)
+            ahead = sink
         claimed = sink.claim(Assignment(0, self.layout, (P, Q), 2), lambda _: [])
         source = self.source(self.log, "in")
         source.assign(claimed.positions)
@@ -96,7 +97,7 @@ class World:
             suspect_rows=self.suspect_rows,
             source=source,
             sink=sink,
-            send_ahead=send_ahead,
+            ahead=ahead,
             batcher=batcher,
             dispatch=Dispatch(self.replicas, EMPTY, batcher.new_id),
             policies=self.policies,
@@ -174,6 +175,23 @@ def test_nothing_is_sent_ahead_while_a_commit_is_out() -> None:
     background.finish()
     world.turns(2)
     assert world.predictions() == [b"0/0", b"0/1"]
+
+
+def test_predictions_gather_while_earlier_ones_are_on_their_way() -> None:
+    """They leave once those have arrived, and at the latest with the commit that answers for them."""
+    world = World(exactly_once=False)
+    world.arrived = False
+    world.feed(P, b"a", b"b")
+    world.turns()
+    assert world.predictions() == []
+    world.arrived = True
+    world.turns()
+    assert world.predictions() == [b"0/0", b"0/1"]
+    world.arrived = False
+    world.feed(P, b"c")
+    world.turns(8, seconds=0.2)
+    assert world.predictions() == [b"0/0", b"0/1", b"0/2"]
+    assert world.committed()[P] == 3
 
 
 def test_many_rows_are_committed_before_the_interval() -> None:

@@ -134,7 +134,7 @@ class World:
             suspect_rows=assignment.suspect_rows,
             source=source,
             sink=sink,
-            send_ahead=None,
+            ahead=None,
             batcher=batcher,
             dispatch=Dispatch(replicas, EMPTY, batcher.new_id),
             policies=Policies(config.commit, config.roll, config.dead_letters),

@@ -167,19 +167,19 @@ def test_replicas_on_gpus_score_alone_from_the_start() -> None:
         ({"placement": "local"}, Count(0)),
         (
             {"replicas": {"max_replicas": 9, "max_time_lag": 30}},
-            Count(1, Policy(1, 9, 30.0, 8192, 0.2)),
+            Count(1, Policy(1, 9, 30.0, 8192, 0.1)),
         ),
         (
             {"replicas": {"min_replicas": 0, "max_replicas": 9}},
-            Count(1, Policy(0, 9, 60.0, 8192, 0.2)),
+            Count(1, Policy(0, 9, 60.0, 8192, 0.1)),
         ),
         (
             {"replicas": {"max_replicas": 9}, "placement": "local"},
-            Count(0, Policy(0, 9, 60.0, 8192, 0.2, standing=4)),
+            Count(0, Policy(0, 9, 60.0, 8192, 0.1, standing=4)),
         ),
         (
             {"replicas": {"count": 5, "max_replicas": 9}, "scaling": "observe"},
-            Count(5, Policy(1, 9, 60.0, 8192, 0.2), acts=False),
+            Count(5, Policy(1, 9, 60.0, 8192, 0.1), acts=False),
         ),
     ],
 )

@@ -421,25 +421,21 @@ PyObject* send_offsets(PyObject*, PyObject* arguments) {
   return outcome(library, error);
 }
 
-PyObject* poll(PyObject*, PyObject* arguments) {
+template <int (*Library::*call)(void*, int)>
+PyObject* served(PyObject*, PyObject* arguments) {
   int milliseconds;
   Producer* producer = called(arguments, &milliseconds);
   if (producer == nullptr) return nullptr;
   Py_BEGIN_ALLOW_THREADS;
-  producer->library.poll(producer->client, milliseconds);
+  (producer->library.*call)(producer->client, milliseconds);
   Py_END_ALLOW_THREADS;
   return Py_NewRef(Py_None);
 }
 
-PyObject* flush(PyObject*, PyObject* arguments) {
-  int milliseconds, left;
-  Producer* producer = called(arguments, &milliseconds);
+PyObject* left(PyObject*, PyObject* capsule) {
+  Producer* producer = producer_of(capsule);
   if (producer == nullptr) return nullptr;
-  Py_BEGIN_ALLOW_THREADS;
-  producer->library.flush(producer->client, milliseconds);
-  left = producer->library.left(producer->client);
-  Py_END_ALLOW_THREADS;
-  return PyLong_FromLong(left);
+  return PyLong_FromLong(producer->library.left(producer->client));
 }
 
 PyObject* purge(PyObject*, PyObject* capsule) {
@@ -467,8 +463,9 @@ PyMethodDef kMethods[] = {
     {"send_offsets", send_offsets, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
     {"commit", timed<&Library::commit>, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
     {"abort", timed<&Library::abort>, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
-    {"poll", poll, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
-    {"flush", flush, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
+    {"poll", served<&Library::poll>, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
+    {"flush", served<&Library::flush>, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
+    {"left", left, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
     {"purge", purge, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
     {"heard", heard, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
     {nullptr, nullptr, 0, nullptr},

@@ -52,8 +52,11 @@ def abort(producer: Any, milliseconds: int) -> Error | None:
 def poll(producer: Any, milliseconds: int) -> None:
     """Take in what librdkafka reports, waiting for it at most that long."""
 
-def flush(producer: Any, milliseconds: int) -> int:
-    """Wait until all that is queued is delivered or failed; returns how many are not."""
+def left(producer: Any) -> int:
+    """How many records are queued or on their way."""
+
+def flush(producer: Any, milliseconds: int) -> None:
+    """Wait until none is left, but no longer than that."""
 
 def purge(producer: Any) -> None:
     """Drop what is queued or on its way."""

@@ -78,7 +78,10 @@ def consumer_settings(settings: Mapping[str, str], group: str) -> dict[str, Any]
 
 
 def producer_settings(
-    settings: Mapping[str, str], queue_rows: int, largest_record: int = LARGEST_RECORD
+    settings: Mapping[str, str],
+    queue_rows: int,
+    largest_record: int = LARGEST_RECORD,
+    linger_ms: float = 5,
 ) -> dict[str, Any]:
     """A producer with room for `queue_rows` records, partitioning by key as Java clients do.
 
@@ -86,7 +89,7 @@ def producer_settings(
     """
     return {
         "compression.type": "lz4",
-        "linger.ms": 5,
+        "linger.ms": linger_ms,
         **common(settings),
         "message.max.bytes": max(largest_record, LARGEST_RECORD),
         "enable.idempotence": True,

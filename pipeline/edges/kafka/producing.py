@@ -48,8 +48,11 @@ class ColumnProducer(Protocol):
     def poll(self, seconds: float, /) -> object:
         """Take in what librdkafka reports, waiting for it at most that long."""
 
-    def flush(self, seconds: float, /) -> int:
-        """Wait until all that is queued is delivered or failed; returns how many are not."""
+    def left(self) -> int:
+        """How many records are queued or on their way."""
+
+    def flush(self, seconds: float, /) -> object:
+        """Wait until none is left, but no longer than that."""
 
     def purge(self) -> None:
         """Drop what is queued or on its way."""
@@ -115,9 +118,13 @@ class CompiledProducer:
         """Take in what is reported."""
         _produce.poll(self._producer, _milliseconds(seconds))
 
-    def flush(self, seconds: float) -> int:
+    def left(self) -> int:
+        """How many records are queued or on their way."""
+        return _produce.left(self._producer)
+
+    def flush(self, seconds: float) -> None:
         """Wait for what is queued."""
-        return _produce.flush(self._producer, _milliseconds(seconds))
+        _produce.flush(self._producer, _milliseconds(seconds))
 
     def purge(self) -> None:
         """Drop what is queued."""
@@ -205,6 +212,10 @@ class PythonProducer(Producer):  # type: ignore[misc]
     def statistics(self) -> tuple[int, str]:
         """How many reports came, and the newest."""
         return self._reports, self._newest
+
+    def left(self) -> int:
+        """How many records are queued or on their way."""
+        return len(self)
 
     def failure(self) -> KafkaError | None:
         """Why a record was not delivered."""

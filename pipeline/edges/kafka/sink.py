@@ -27,6 +27,9 @@ CALL_SECONDS = 8.0
 # A commit that is not known by then is left to a successor, which finds out by reading.
 COMMIT_SECONDS = 30.0
 CLAIM_SECONDS = 30.0
+# Enough to queue what is sent ahead. What waits longer behind a request that is out makes
+# librdkafka's thread spin: it has an idempotent producer send one at a time to a partition.
+LINGER_MS = 1
 STATISTICS_MS = 100
 # How long to wait for figures that are due each `STATISTICS_MS`.
 STATISTICS_SECONDS = 5.0
@@ -213,7 +216,7 @@ class IdempotentSink:
         self._offsets = GroupOffsets(settings, group)
         self._producer = open_producer(
             {
-                **producer_settings(settings, queue_rows, largest_record),
+                **producer_settings(settings, queue_rows, largest_record, LINGER_MS),
                 # A chunk that timed out must end the producer: a commit record delivered behind it
                 # would answer for rows that the journal does not hold.
                 "enable.gapless.guarantee": True,
@@ -232,6 +235,12 @@ class IdempotentSink:
         self.write(opening(claimed), plan.positions, 0)
         return claimed
 
+    def arrived(self) -> bool:
+        """Whether nothing is queued or on its way."""
+        with translating("producing"):
+            self._producer.poll(0)
+        return self._producer.left() == 0
+
     def send(self, records: Iterable[Outgoing]) -> None:
         """Produce ahead of the commit that answers for them; a failure shows there, or here."""
         with translating("producing", lambda error: error.fatal()):
@@ -243,10 +252,10 @@ class IdempotentSink:
         """Produce, wait for all that was produced, look for failures, then commit the offsets."""
         assert self._layout is not None
         self.send(records)
-        left = self._producer.flush(COMMIT_SECONDS)
+        self._producer.flush(COMMIT_SECONDS)
         if (failure := self._producer.failure()) is not None:
             raise translate(failure, "a record was not delivered")
-        if left:
+        if left := self._producer.left():
             raise Retriable(f"{left} records were not delivered within {COMMIT_SECONDS:.0f} s")
         self._offsets.commit(with_metadata(positions, self._layout, self._epoch, sequence))
 
