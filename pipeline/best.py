@@ -35,14 +35,14 @@ def best_of_each(
     lists: Ragged, scores: npt.NDArray[Any], count: int, ranks: npt.NDArray[np.int64]
 ) -> tuple[Ragged, npt.NDArray[Any]]:
     """The `count` highest of each list of indices, and their scores; `scores` has one a value."""
-    keys, rows = _keys(scores), lists.rows
+    keys, rows, values = _keys(scores), lists.rows, lists.values
     # What a graph has chosen comes in this order, unless scores are equal: sorting costs more than
     # the whole model does on a GPU.
     if not np.all((keys[1:] > keys[:-1]) | (rows[1:] != rows[:-1])):
-        order = np.lexsort((ranks[lists.values], keys, rows))
-        lists, scores = Ragged(lists.values[order], lists.offsets), scores[order]
-    best = Ragged(lists.values, lists.offsets).oldest(count)
-    return best, Ragged(scores, lists.offsets).oldest(count).values
+        order = np.lexsort((ranks[values], keys, rows))
+        values, scores = values[order], scores[order]
+    scored = Ragged(scores, lists.offsets).oldest(count)
+    return Ragged(values, lists.offsets).oldest(count), scored.values
 
 
 def _keys(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:

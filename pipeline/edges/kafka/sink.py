@@ -237,8 +237,7 @@ class IdempotentSink:
 
     def arrived(self) -> bool:
         """Whether nothing is queued or on its way."""
-        with translating("producing"):
-            self._producer.poll(0)
+        self.tend()
         return self._producer.left() == 0
 
     def send(self, records: Iterable[Outgoing]) -> None:
