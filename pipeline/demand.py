@@ -15,6 +15,8 @@ from pipeline.control import WaitingOn
 STUCK_SECONDS = 30.0
 # Without offsets for so long nothing is known of the arrivals between.
 GAP_SECONDS = 30.0
+# Two looks that are closer than a clock can tell say nothing of a rate.
+CLOCK_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ class Demand:
     blocked: float = 0.0
 
     def observed(self, seconds: float) -> float:
-        """Seconds of the last `seconds` that samples cover."""
-        return min(seconds, self.samples[-1].at - self.samples[0].at) if self.samples else 0.0
+        """Seconds of the last `seconds` that samples cover; 0 where no clock could tell them."""
+        span = self.samples[-1].at - self.samples[0].at if self.samples else 0.0
+        return min(seconds, span) if span >= CLOCK_SECONDS else 0.0
 
     def arrived_in(self, seconds: float) -> float:
         """Records that arrived in the last `seconds`."""

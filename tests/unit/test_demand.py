@@ -44,6 +44,12 @@ def test_the_time_lag_is_the_age_of_the_oldest_record(rate: int, lag: int, step:
     assert demand.backlog == rate * lag
 
 
+def test_two_looks_at_one_time_tell_no_rate() -> None:
+    """What lies between them is a rounding of the clock, and a rate over it would be infinite."""
+    demand = seen((-2e-311, {0: offsets(0, 0)}), (0.0, {0: offsets(500, 0)}))
+    assert (demand.rate(10), demand.throughput(10)) == (0.0, 0.0)
+
+
 def test_what_is_overdue_waits_for_replicas_longer_than_asked() -> None:
     """Records that arrived in the last seconds are not overdue yet."""
     replicas = WaitingOn.REPLICAS
