@@ -30,11 +30,12 @@ test: lint
 
 # HEADRACE_ROUNDS and HEADRACE_FAULT_SEED make it shorter, or another one.
 test-faults: setup
-	$(BIN)/python -m pytest -m long --durations 15 tests/faults tests/simulation
+	$(BIN)/python -m pytest -m long --durations 15 tests/faults
 
-# What takes long for another reason: whole benchmarks, training, both placements of everything.
+# What takes long for another reason: 10,000 more simulated seeds, whole benchmarks, training, both
+# placements of everything.
 test-long: setup
-	$(BIN)/python -m pytest -m long --durations 15 --ignore tests/faults --ignore tests/simulation
+	$(BIN)/python -m pytest -m long --durations 15 --ignore tests/faults
 
 demo: setup
 	$(BIN)/python -m jobs.demo --broker $(BROKER)

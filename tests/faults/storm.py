@@ -43,27 +43,39 @@ class Storm:
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def plan(self) -> Iterator[Fault]:
-        """Every fault that this job can have, in an order of chance, over and over."""
+        """Every fault that this job can have, in an order of chance, over and over.
+
+        What strikes a feeder at work or its commits comes twice: there the windows of the protocol
+        are, and it takes a second or two, where a start or a hang takes ten.
+        """
         while True:
-            faults = [
-                Fault(step.role, step.name, self._at(step))
-                for step in steps(self.config.delivery, self.config.placement)
-            ]
-            faults += [
-                Fault("feeder", "hangs", lambda: self._hangs("feeder")),
-                Fault("broker", "killed", lambda: self._restart(BrokerProcess.kill)),
-                Fault("broker", "bounced", lambda: self._restart(BrokerProcess.stop)),
-                Fault("disk", "slow", self._disk_slow),
-                Fault("commit", "request lost", self._ruled("lose the request")),
-                Fault("commit", "answer lost", self._ruled("lose the answer")),
-                Fault("commit", "delayed", self._ruled("delay", 2.0)),
-            ]
-            if self.config.placement == "remote":
-                faults.append(Fault("replica", "hangs", lambda: self._hangs("replica")))
-            if sys.platform == "linux":
-                faults.append(Fault("disk", "full", self._disk_full))
+            faults = [*self._at_work(), *self._at_work(), *self._elsewhere()]
             self.random.shuffle(faults)
             yield from faults
+
+    def _steps(self) -> list[Step]:
+        return steps(self.config.delivery, self.config.placement)
+
+    def _at_work(self) -> Iterator[Fault]:
+        for step in self._steps():
+            if _is_at_work(step):
+                yield Fault(step.role, step.name, self._at(step))
+        yield Fault("commit", "request lost", self._ruled("lose the request"))
+        yield Fault("commit", "answer lost", self._ruled("lose the answer"))
+        yield Fault("commit", "delayed", self._ruled("delay", 2.0))
+
+    def _elsewhere(self) -> Iterator[Fault]:
+        for step in self._steps():
+            if not _is_at_work(step):
+                yield Fault(step.role, step.name, self._at(step))
+        yield Fault("feeder", "hangs", lambda: self._hangs("feeder"))
+        yield Fault("broker", "killed", lambda: self._restart(BrokerProcess.kill))
+        yield Fault("broker", "bounced", lambda: self._restart(BrokerProcess.stop))
+        yield Fault("disk", "slow", self._disk_slow)
+        if self.config.placement == "remote":
+            yield Fault("replica", "hangs", lambda: self._hangs("replica"))
+        if sys.platform == "linux":
+            yield Fault("disk", "full", self._disk_full)
 
     def rage(self, count: int, deadline: float) -> int:
         """Inflict up to `count` faults until the deadline; returns how many it were."""
@@ -116,17 +128,15 @@ class Storm:
             psutil.Process(self._one(role)).kill()
         self.tally[role, "at large"] += 1
 
-    def _one(self, role: str) -> int:
+    def _one(self, role: str, call: str = "") -> int:
         found: list[int] = []
-        title = role.capitalize()
+        title = role.capitalize() + call
         self._until(lambda: found.extend(self.run.actors(title)) or found, f"there is a {role}")
         return self.random.choice(found)
 
     def _hangs(self, role: str) -> None:
-        title = role.capitalize()
-        # A start may take a minute before it counts as hung.
-        self._until(lambda: not self.run.actors(f"{title}.start"), f"each {role} has started")
-        pid = self._one(role)
+        # One at work: a start may take a minute before it counts as hung.
+        pid = self._one(role, ".call")
         psutil.Process(pid).suspend()
         # It does not hear that it is killed, and Ray ends it the hard way a little later.
         self._until(lambda: not psutil.pid_exists(pid), f"a {role} that hangs is replaced")
@@ -198,6 +208,10 @@ class Storm:
         (step,) = (s for s in STEPS if s.name == "while writing")
         self.stage.marks.arm(step, None, seconds=SLOW_DISK_SECONDS)
         self._until(lambda: self.stage.marks.fired(step), "the archiver writes")
+
+
+def _is_at_work(step: Step) -> bool:
+    return step.role == "feeder" and not step.starting
 
 
 def table(tally: Counter[tuple[str, str]]) -> str:
