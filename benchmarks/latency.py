@@ -28,8 +28,9 @@ from benchmarks.trial import (
 from benchmarks.workload import PARTITIONS
 from jobs.local_broker import create_topics
 
-# Caches, buffers and heaps find their size in them; not measured.
-SETTLING_SECONDS = 3.0
+# Not measured: the broker's JVM compiles the contender's way of using it, such as transactions,
+# on half a processor for as long.
+SETTLING_SECONDS = 30.0
 # What one round of the reader may add to a latency.
 READ_SECONDS = 0.001
 READ_RECORDS = 2_000

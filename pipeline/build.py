@@ -125,7 +125,9 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 
     with naming_holders(config):
         claimed = sink.claim(assignment, opening)
-    source = open_source(config.kafka, config.group, config.input.topic)
+    # What nobody sees before its commit may come in larger fetches, up to a fifth of that later.
+    patience_ms = config.commit.interval_ms // 5 if ahead is None else 0
+    source = open_source(config.kafka, config.group, config.input.topic, patience_ms)
     source.assign(claimed.positions)
     batching = config.batching
     limits = Limits(

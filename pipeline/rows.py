@@ -33,23 +33,25 @@ def assembled(
         np.array([span.rows for span in spans], np.int64),
     )
     pick = None if size == batch.rows else pa.array(accepted)
+    first = pa.array(np.zeros(size, np.int32))
     standard = {
-        "topic": _constant(spans[0].partition.topic if spans else "", size),
+        "topic": _constant(spans[0].partition.topic if spans else "", first),
         "partition": pa.array(partitions[accepted]),
         "offset": batch.offsets if pick is None else batch.offsets.take(pick),
         "key": batch.keys if pick is None else batch.keys.take(pick),
         "event_time": _kafka_times(batch, accepted) if event_time is None else pa.array(event_time),
         "scored_at": pa.array(np.full(size, scored_at, np.int64)),
-        "model_name": _constant(name, size),
-        "model_version": _constant(version, size),
+        "model_name": _constant(name, first),
+        "model_version": _constant(version, first),
     }
-    columns = [standard[field.name].cast(field.type) for field in STANDARD]
+    # Each has its type's layout already: a cast would cost a small batch more than its content.
+    columns = [standard[field.name].view(field.type) for field in STANDARD]
     return pa.RecordBatch.from_arrays([*columns, *own], schema=schema)
 
 
-def _constant(value: str, size: int) -> pa.Array:
-    """A dictionary array that says one word `size` times."""
-    return pa.DictionaryArray.from_arrays(np.zeros(size, np.int32), [value])
+def _constant(value: str, first: pa.Array) -> pa.Array:
+    """A dictionary array of one word, which each of the indices names."""
+    return pa.DictionaryArray.from_arrays(first, pa.array([value], pa.string()))
 
 
 def _kafka_times(batch: Batch, accepted: npt.NDArray[np.int64]) -> pa.Array:

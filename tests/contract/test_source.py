@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from jobs.local_broker import Broker, create_topics
 from pipeline.batch import Headers, Partition
-from pipeline.edges.kafka.source import COMPILED, CompiledSource, KafkaSource
+from pipeline.edges.kafka.source import COMPILED, CompiledSource, KafkaSource, open_source
 from pipeline.errors import ClusterUnfit
 from pipeline.ports import Source
 from pipeline.testing import MemoryLog, MemorySource
@@ -261,3 +261,29 @@ def test_a_position_out_of_range_is_refused(world: World, source: Source, positi
 def test_closing_never_raises(world: World) -> None:
     """Also before it was assigned."""
     world.source().close()
+
+
+def test_a_fetch_that_may_wait_brings_a_lone_record_all_the_same(kafka, topic_prefix: str) -> None:
+    """Once its time is up, however few bytes there are."""
+    world = KafkaWorld(kafka.bootstrap, topic_prefix, compiled=COMPILED)
+    source = open_source(world.settings, f"{topic_prefix}.group", world.topic, patience_ms=50)
+    try:
+        assign(world, source)
+        world.feed(1, [b"alone"])
+        rows, _ = read(source, lambda rows, _: len(rows) == 1)
+        assert rows == [(1, 0, b"alone")]
+    finally:
+        source.close()
+
+
+def test_how_long_a_fetch_may_wait_is_told_to_the_client() -> None:
+    """Seen by a time that librdkafka refuses; without patience its own default stands."""
+    with pytest.raises(KafkaException, match=r"fetch\.wait\.max\.ms"):
+        open_source({}, "group", "topic", patience_ms=300_001)
+    open_source({}, "group", "topic").close()
+
+
+def test_the_users_own_fetches_stand() -> None:
+    """Seen by a size that librdkafka refuses, where ours would not be."""
+    with pytest.raises(KafkaException, match=r"fetch\.min\.bytes"):
+        open_source({"fetch.min.bytes": "0"}, "group", "topic", patience_ms=20)

@@ -27,9 +27,21 @@ else:
     COMPILED = True
 
 
-def open_source(settings: Mapping[str, str], group: str, topic: str) -> Source:
-    """A consumer of the topic; see `pipeline.ports.Source`."""
-    return (CompiledSource if COMPILED else KafkaSource)(settings, group, topic)
+# What a fetch waits for where it may wait: a hundredth of a second of a busy slot.
+FETCH_BYTES = 1 << 16
+
+
+def open_source(
+    settings: Mapping[str, str], group: str, topic: str, patience_ms: int = 0
+) -> Source:
+    """A consumer of the topic; see `pipeline.ports.Source`.
+
+    A fetch may wait `patience_ms` until there are `FETCH_BYTES`, unless `settings` say otherwise:
+    many small answers cost the broker, and this process, more than the records in them.
+    """
+    patient = {"fetch.min.bytes": str(FETCH_BYTES), "fetch.wait.max.ms": str(patience_ms)}
+    chosen = {**(patient if patience_ms else {}), **settings}
+    return (CompiledSource if COMPILED else KafkaSource)(chosen, group, topic)
 
 
 class CompiledSource:
