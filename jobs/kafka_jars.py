@@ -21,7 +21,7 @@ class BrokerUnavailable(RuntimeError):
 
 
 def kafka_version() -> str:
-    """Return the version that `deploy/kafka/pom.xml` names, such as "4.3.1".
+    """Return the version that `deploy/kafka/pom.xml` names, such as "4.2.1".
 
     Raises:
         BrokerUnavailable: there is no such file, as in an installed wheel.

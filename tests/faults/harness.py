@@ -16,7 +16,7 @@ from pathlib import Path
 
 import runs
 import small_job
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 from proxy import Proxy
 from steps import Step
 
@@ -217,7 +217,8 @@ class Stream:
     """A producer in a thread: an even stream of good records with a bad one now and then.
 
     `rate` is in records a second, `padding` in bytes. The features of record n are n, 1 and 1, so
-    that no two predictions are alike.
+    that no two predictions are alike. What the client gives up, as it has no way back to a broker
+    that was restarted, is produced again.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class Stream:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "log_level": 0,
-                "message.timeout.ms": 300_000,
+                "message.timeout.ms": 40_000,
             }
         )
         self._topic = topic
@@ -250,9 +251,7 @@ class Stream:
             value = self._good % number if number % 97 else b'{"features": ['
             while True:
                 try:
-                    self._producer.produce(
-                        self._topic, value, b"k%d" % (number % 50), number % PARTITIONS
-                    )
+                    self._put(value, b"k%d" % (number % 50), number % PARTITIONS)
                 except BufferError:
                     self._producer.poll(0.05)
                 else:
@@ -260,6 +259,13 @@ class Stream:
             self._producer.poll(0)
             if self._ending.wait(max(0.0, began + number / self._rate - time.monotonic())):
                 return
+
+    def _put(self, value: bytes, key: bytes, partition: int) -> None:
+        self._producer.produce(self._topic, value, key, partition, on_delivery=self._delivered)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._put(message.value(), message.key(), message.partition())
 
     @property
     def done(self) -> bool:
