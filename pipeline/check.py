@@ -17,6 +17,8 @@ from pipeline.job import prepare
 from pipeline.settings import load
 from pipeline.topics import JOURNAL_SECONDS
 
+# The `metadata.version` of Kafka 4.3.
+KAFKA_4_3 = 30
 # What a run does with each topic, in Kafka's words.
 OPERATIONS = {
     "input.topic": ("READ", "DESCRIBE"),
@@ -28,11 +30,12 @@ OPERATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found of one config: mistakes, or facts where there are none."""
+    """What was found of one config: mistakes, or facts and warnings where there are none."""
 
     path: Path
     mistakes: tuple[Mistake, ...]
-    facts: tuple[str, ...]
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def check(path: Path, environ: Mapping[str, str]) -> Checked:
@@ -43,7 +46,7 @@ def check(path: Path, environ: Mapping[str, str]) -> Checked:
     try:
         config = load(path, environ)
     except ConfigInvalid as invalid:
-        return Checked(path, invalid.mistakes, ())
+        return Checked(path, invalid.mistakes)
     mistakes: list[Mistake] = []
     facts = [config.job]
     server = config.kafka["bootstrap.servers"]
@@ -67,7 +70,9 @@ def check(path: Path, environ: Mapping[str, str]) -> Checked:
     collect(lambda: _model(config))
     collect(lambda: _cluster(config))
     collect(lambda: _folder(config.output.parquet / config.job))
-    return Checked(path, tuple(mistakes), tuple(facts))
+    if mistakes:
+        return Checked(path, tuple(mistakes))
+    return Checked(path, (), tuple(facts), tuple(_warnings(config)))
 
 
 def _model(config: Config) -> Iterator[Mistake | str]:
@@ -186,6 +191,24 @@ def carries_exactly_once(config: Config) -> Mistake | None:
     if broken is None:
         return None
     return Mistake("delivery", config.delivery, f"the broker does not carry it: {broken}", way_out)
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    """What stops no run, and may break its promise."""
+    from pipeline.edges import kafka_python
+
+    if config.delivery != "exactly_once":
+        return
+    try:
+        newest = kafka_python.metadata_version(config.kafka)
+    except HeadraceError:
+        # kafka-python does not know each way to connect that librdkafka does.
+        return
+    if newest == KAFKA_4_3:
+        yield (
+            "the broker is of Kafka 4.3: 4.3.0 and 4.3.1 lose commits that they have acknowledged "
+            "when they die at once. Use a newer release, or 4.2"
+        )
 
 
 def _quietly(clean_up: Callable[[], None]) -> None:

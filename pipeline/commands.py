@@ -65,7 +65,7 @@ def explain(_: argparse.Namespace) -> int:
 
 
 def check(chosen: argparse.Namespace) -> int:
-    """Print facts of what is fine and every mistake of what is not."""
+    """Print facts of what is fine, warnings, and every mistake of what is not."""
     from pipeline.check import check as look
 
     mistakes = 0
@@ -74,6 +74,8 @@ def check(chosen: argparse.Namespace) -> int:
         mistakes += len(found.mistakes)
         if not found.mistakes:
             say(f"{path}: all is well: {', '.join(found.facts)}")
+        for warning in found.warnings:
+            sys.stderr.write(f"{path}: beware: {warning}\n")
         for mistake in found.mistakes:
             sys.stderr.write(f"{path}: {mistake}\n")
     return ConfigInvalid.exit_code if mistakes else 0

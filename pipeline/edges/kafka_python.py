@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,20 @@ def offsets_partition(group: str, partitions: int) -> int:
 def _as_librdkafka(topic_id: str) -> str:
     """A topic's id in the text that stands in the metadata of offsets."""
     return base64.b64encode(uuid.UUID(topic_id).bytes).decode().rstrip("=")
+
+
+def metadata_version(settings: Mapping[str, str]) -> int:
+    """The newest `metadata.version` that the broker supports: nothing else tells its release.
+
+    0 before Kafka 3.3. Raises ConfigInvalid, ClusterUnfit and NotCheckable as `KafkaReader` does.
+    """
+    told = {**connection(settings), "bootstrap_timeout_ms": BOOTSTRAP_MS}
+    with (
+        _translating("asking for the broker's features"),
+        closing(KafkaAdminClient(**told)) as admin,
+    ):
+        _, newest = admin.describe_features().get("metadata.version", {}).get("supported", (0, 0))
+    return int(newest)
 
 
 class KafkaReader:

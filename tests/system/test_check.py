@@ -9,8 +9,9 @@ from confluent_kafka.admin import AdminClient
 
 from jobs.kafka_jars import BrokerUnavailable
 from jobs.local_broker import create_topics, embedded
-from pipeline.check import carries_exactly_once, check
+from pipeline.check import KAFKA_4_3, carries_exactly_once, check
 from pipeline.cli import main
+from pipeline.edges import kafka_python
 
 
 @pytest.fixture
@@ -105,3 +106,13 @@ def test_kafka_carries_exactly_once(job):
     config = small_job.read(job)
     assert carries_exactly_once(config) is None
     assert carries_exactly_once(config) is None
+
+
+def test_a_broker_of_kafka_4_3_is_warned_of(kafka, job, monkeypatch, capsys):
+    """It loses commits; these tests' own broker tells a release, and is none of them."""
+    assert main(["create-topics", str(job), "--partitions", "3"]) == 0
+    assert 0 < kafka_python.metadata_version({"bootstrap.servers": kafka.bootstrap}) != KAFKA_4_3
+    assert check(job, os.environ).warnings == ()
+    monkeypatch.setattr(kafka_python, "metadata_version", lambda _: KAFKA_4_3)
+    assert main(["check", str(job)]) == 0
+    assert "beware: the broker is of Kafka 4.3" in capsys.readouterr().err
