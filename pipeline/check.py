@@ -207,7 +207,7 @@ def _warnings(config: Config) -> Iterator[str]:
     if newest == KAFKA_4_3:
         yield (
             "the broker is of Kafka 4.3: 4.3.0 and 4.3.1 lose commits that they have acknowledged "
-            "when they die at once. Use a newer release, or 4.2"
+            "when they die at once. Use 4.2 until a release has mended it"
         )
 
 
