@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from program import run_benchmark
 
-from benchmarks import catalogue, dispatching, gpu
+from benchmarks import catalogue, gpu
 from benchmarks.catalogue import GRAPHS
 from benchmarks.outcome import Predictions, WrongOutput, check, check_parquet
 from jobs.local_broker import Broker
@@ -116,19 +116,6 @@ def test_the_catalogue_is_measured_in_every_form(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert len(re.findall(r"^\| (200|300)( \| [\d,]+){3} \|$", said, re.MULTILINE)) == 2
     assert len(re.findall(r"^\| (1|16|256) \| [\d,]+ \|$", said, re.MULTILINE)) == 3
-
-
-@pytest.mark.long
-def test_replicas_that_wait_are_counted_under_lag(kafka, capsys, monkeypatch) -> None:
-    """Two of them come near four batches a second, and the lag falls."""
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap)
-    short = ["--replicas", "2", "--seconds", "5", "--records", "20000"]
-    assert dispatching.main(short) == 0
-    said = capsys.readouterr().out
-    share = re.search(r"batches/s +\S+ of 4: (\S+)", said)
-    before, after = re.search(r"lag +(\S+) to (\S+) records", said).groups()
-    assert 0 < float(share[1]) < 1.5
-    assert int(after.replace(",", "")) < int(before.replace(",", ""))
 
 
 def test_graphs_of_a_catalogue_agree() -> None:
