@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from jobs.local_broker import Broker, create_topics
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.producing import COMPILED, CompiledProducer, PythonProducer
 from pipeline.edges.kafka.sink import IdempotentSink, Open, TransactionalSink
-from pipeline.errors import ClusterUnfit, Fenced, HeadraceError
+from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown
 from pipeline.layout import Stored, decode, encode
 from pipeline.ports import Claimed, Sink
 from pipeline.testing import MemoryIdempotentSink, MemoryLog, MemorySink
@@ -305,6 +306,45 @@ def test_an_older_owner_is_fenced_and_leaves_no_trace(world: World, sinks: list[
     newer.write([out(world, b"after")], at(world, 2, 0), 1)
     assert world.values(0) == [b"before", b"after"]
     assert (positions(world), epochs(world)) == ([2, 0], {(2, 1)})
+
+
+class Late(CompiledProducer):
+    """A producer whose commits may tell only that they ran out of time."""
+
+    late = False
+
+    def commit_transaction(self, seconds: float) -> None:
+        try:
+            super().commit_transaction(seconds)
+        finally:
+            if self.late:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "late", False, True))
+
+
+@pytest.mark.skipif(not COMPILED, reason="_produce.cpp was not built: no C++17 compiler")
+@pytest.mark.parametrize(
+    ("fenced", "ours", "message"),
+    [(True, Fenced, "_FENCED"), (False, OutcomeUnknown, "_TIMED_OUT")],
+)
+def test_a_commit_that_ran_out_of_time_is_fenced_where_its_producer_is(
+    kafka: Broker,
+    topic_prefix: str,
+    sinks: list[Sink],
+    monkeypatch: pytest.MonkeyPatch,
+    fenced: bool,
+    ours: type[HeadraceError],
+    message: str,
+) -> None:
+    """As librdkafka was seen to answer; elsewhere the outcome is for a successor to find out."""
+    monkeypatch.setattr("pipeline.edges.kafka.sink.COMMIT_SECONDS", 0.0)
+    world = KafkaWorld(kafka.bootstrap, topic_prefix, Late)
+    start(world)
+    older, _ = claimed(world, sinks)
+    if fenced:
+        claimed(world, sinks)
+    monkeypatch.setattr(Late, "late", True)
+    with pytest.raises(ours, match=message):
+        older.write([out(world, b"late")], at(world, 1, 0), 1)
 
 
 def test_a_claim_ends_what_its_predecessor_left_open(world: World, sinks: list[Sink]) -> None:

@@ -54,6 +54,7 @@ struct Library {
   void* (*list_new)(int);
   void* (*list_add)(void*, const char*, int32_t);
   void (*list_destroy)(void*);
+  int (*fatal)(void*, char*, size_t);
   int (*error_code)(const void*);
   const char* (*error_text)(const void*);
   int (*error_fatal)(const void*);
@@ -91,6 +92,7 @@ bool find_library(const char* module, Library& library) {
          find(handle, "rd_kafka_topic_partition_list_new", library.list_new) &&
          find(handle, "rd_kafka_topic_partition_list_add", library.list_add) &&
          find(handle, "rd_kafka_topic_partition_list_destroy", library.list_destroy) &&
+         find(handle, "rd_kafka_fatal_error", library.fatal) &&
          find(handle, "rd_kafka_error_code", library.error_code) &&
          find(handle, "rd_kafka_error_string", library.error_text) &&
          find(handle, "rd_kafka_error_is_fatal", library.error_fatal) &&
@@ -447,6 +449,15 @@ PyObject* purge(PyObject*, PyObject* capsule) {
   return Py_NewRef(Py_None);
 }
 
+PyObject* fatal(PyObject*, PyObject* capsule) {
+  Producer* producer = producer_of(capsule);
+  if (producer == nullptr) return nullptr;
+  char text[librdkafka::kErrorBytes];
+  const int code = producer->library.fatal(producer->client, text, sizeof text);
+  if (code == 0) return Py_NewRef(Py_None);
+  return Py_BuildValue("is", code, text);
+}
+
 PyObject* heard(PyObject*, PyObject* capsule) {
   Producer* producer = producer_of(capsule);
   if (producer == nullptr) return nullptr;
@@ -467,6 +478,7 @@ PyMethodDef kMethods[] = {
     {"flush", served<&Library::flush>, METH_VARARGS, "See pipeline/edges/kafka/_produce.pyi."},
     {"left", left, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
     {"purge", purge, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
+    {"fatal", fatal, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
     {"heard", heard, METH_O, "See pipeline/edges/kafka/_produce.pyi."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -61,5 +61,8 @@ def flush(producer: Any, milliseconds: int) -> None:
 def purge(producer: Any) -> None:
     """Drop what is queued or on its way."""
 
+def fatal(producer: Any) -> tuple[int, str] | None:
+    """Code and text of what has made the producer unusable, None while it is not."""
+
 def heard(producer: Any) -> tuple[int, bytes, int]:
     """How many statistics came, the newest as JSON, and the code of the first failed delivery."""

@@ -45,6 +45,9 @@ class ColumnProducer(Protocol):
     def failure(self) -> KafkaError | None:
         """Why a record was not delivered; the first one, as it is the cause of others."""
 
+    def fatal(self) -> KafkaError | None:
+        """What has made the producer unusable, as that it was fenced."""
+
     def poll(self, seconds: float, /) -> object:
         """Take in what librdkafka reports, waiting for it at most that long."""
 
@@ -113,6 +116,11 @@ class CompiledProducer:
         """Why a record was not delivered."""
         code = _produce.heard(self._producer)[2]
         return KafkaError(code) if code else None
+
+    def fatal(self) -> KafkaError | None:
+        """What has made the producer unusable."""
+        error = _produce.fatal(self._producer)
+        return KafkaError(*error, True) if error else None
 
     def poll(self, seconds: float) -> None:
         """Take in what is reported."""
@@ -220,3 +228,12 @@ class PythonProducer(Producer):  # type: ignore[misc]
     def failure(self) -> KafkaError | None:
         """Why a record was not delivered."""
         return self._failure
+
+    def fatal(self) -> KafkaError | None:
+        """What has made the producer unusable: the next call to serve callbacks raises it, once."""
+        try:
+            self.poll(0)
+        except KafkaException as problem:
+            error: KafkaError = problem.args[0]
+            return error
+        return None

@@ -133,9 +133,9 @@ class TransactionalSink:
     ) -> None:
         """One transaction."""
         assert self._layout is not None
-        before = self._settled_traffic()
         offsets = with_metadata(positions, self._layout, self._epoch, sequence)
         try:
+            before = self._settled_traffic()
             self._producer.begin_transaction()
             _produce(self._producer, records)
             group = self._offsets.group_metadata()
@@ -169,9 +169,8 @@ class TransactionalSink:
 
     def _ended(self, error: KafkaError) -> HeadraceError:
         """What the error means for the slot; aborts where that is what librdkafka asks for."""
-        if error.code() == KafkaError._FATAL:  # noqa: SLF001
-            error = self._fatal(error)
-        ours = translate(error, f"transaction of {self._id}")
+        # A call of a producer that was fenced meanwhile may say only that it ran out of time.
+        ours = translate(self._producer.fatal() or error, f"transaction of {self._id}")
         if isinstance(ours, Fenced):
             return ours
         if error.txn_requires_abort() or isinstance(ours, ClusterUnfit):
@@ -181,15 +180,6 @@ class TransactionalSink:
                 return OutcomeUnknown(f"{ours}; and its abort: {problem.args[0].str()}")
             return ours
         return OutcomeUnknown(str(ours))
-
-    def _fatal(self, error: KafkaError) -> KafkaError:
-        """What made the producer unusable: every later call but `produce` tells."""
-        try:
-            self._producer.abort_transaction(0)
-        except KafkaException as problem:
-            cause: KafkaError = problem.args[0]
-            return cause
-        return error
 
     def tend(self) -> None:
         """Take the statistics in, which would pile up otherwise."""
