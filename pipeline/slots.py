@@ -30,7 +30,8 @@ LONGEST_PAUSE_SECONDS = 10.0
 # How long another run has, after its fence, to commit its claim.
 TAKE_OVER_SECONDS = 5.0
 # A spare costs two seconds of CPU to start. Those of a run's start have a better use in what has
-# waited for it; after a death the next may come soon, but the successor's start goes before.
+# waited for it; after a death the next may come soon, but the successor's start goes before. One
+# starts after the other, so that the loops keep a processor on the smallest machine.
 FIRST_SPARE_SECONDS = 60.0
 SPARE_SECONDS = 10.0
 # A feeder that committed, or lived this long, failed anew, not again.
@@ -75,8 +76,8 @@ class Slots:
         self.seconds_per_row = 0.0
         self._scored: capacity.BySize = {}
         self.successors = 0
-        # When spares are due, None while there are enough as far as is known.
-        self._spare_due: float | None = None
+        # When the spare of a role is due; none is while there are enough as far as is known.
+        self._spares_due: dict[str, float] = {}
 
     def step(self, orders: Callable[[int], Orders]) -> None:
         """Start what is due, keep turns queued, take down what hangs.
@@ -103,10 +104,9 @@ class Slots:
                     self._actors.call(tag, slot.handle, "turn", order)
             if slot.state in {State.STARTING, State.RUNNING}:
                 self._watch(slot, now)
-        if self._spare_due is not None and now >= self._spare_due:
-            self._spare_due = None
-            for role in self._work.spares:
-                self._actors.spare(role, self._work.warm)
+        for role in [role for role, due in self._spares_due.items() if now >= due]:
+            del self._spares_due[role]
+            self._actors.spare(role, self._work.warm)
 
     def grow(self, partitions: Sequence[Partition]) -> None:
         """Give new partitions of the topic to their slots, which drain and claim with them anew."""
@@ -197,7 +197,9 @@ class Slots:
             log.info("%s", slot.taken_over(report, now - slot.died_at))
             slot.died_at = None
         if slot.report is None:
-            self._spare_due = now + (SPARE_SECONDS if self.successors else FIRST_SPARE_SECONDS)
+            first = now + (SPARE_SECONDS if self.successors else FIRST_SPARE_SECONDS)
+            spares = enumerate(self._work.spares)
+            self._spares_due = {role: first + n * SPARE_SECONDS for n, role in spares}
         slot.report = report
         slot.starts.forgive()
         slot.suspect = slot.suspect and report.commits == 0

@@ -109,7 +109,7 @@ class Desk:
             max_batch_size=100,
             suspect_rows=64,
             runs=self.runs,
-            spares=("feeder",),
+            spares=("feeder", "replica"),
             warm=dict,
         )
         owned = [(Partition("in", n),) for n in range(slots)]
@@ -144,8 +144,8 @@ def failing(error: Exception) -> Callable[[int, Orders], Report]:
     return turn
 
 
-def test_a_process_is_kept_spare_once_the_feeders_have_been_up_for_a_while() -> None:
-    """What starts a feeder quickly must not hold up what a start catches up with; after a death it comes soon."""
+def test_processes_are_kept_spare_once_the_feeders_have_been_up_for_a_while() -> None:
+    """One by one: what starts quickly later must not hold up a start; after a death it comes soon."""
     desk = Desk()
     for _ in range(3):
         desk.step()
@@ -155,6 +155,9 @@ def test_a_process_is_kept_spare_once_the_feeders_have_been_up_for_a_while() -> 
         desk.step(1.0)
     desk.step()
     assert desk.actors.spares == {"feeder"}
+    desk.step(SPARE_SECONDS)
+    desk.step()
+    assert desk.actors.spares == {"feeder", "replica"}
     desk.actors.spares.clear()
     desk.actors.die(desk.handle())
     desk.step(FIRST_PAUSE_SECONDS)
