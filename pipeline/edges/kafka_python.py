@@ -67,7 +67,10 @@ class Position:
 
 def connection(settings: Mapping[str, str]) -> dict[str, Any]:
     """How to connect, as kafka-python is told. Raises ConfigInvalid for what it does not know."""
-    found: dict[str, Any] = {"client_id": "headrace-verify"}
+    found: dict[str, Any] = {
+        "client_id": "headrace-verify",
+        "bootstrap_timeout_ms": BOOTSTRAP_MS,
+    }
     mistakes = []
     for key, value in settings.items():
         if key == _HOSTNAMES:
@@ -114,7 +117,7 @@ def metadata_version(settings: Mapping[str, str]) -> int:
 
     0 before Kafka 3.3. Raises ConfigInvalid, ClusterUnfit and NotCheckable as `KafkaReader` does.
     """
-    told = {**connection(settings), "bootstrap_timeout_ms": BOOTSTRAP_MS}
+    told = connection(settings)
     with (
         _translating("asking for the broker's features"),
         closing(KafkaAdminClient(**told)) as admin,
@@ -132,7 +135,6 @@ class KafkaReader:
     def __init__(self, settings: Mapping[str, str]) -> None:
         self._settings = connection(settings)
         with _translating("connecting"):
-            self._settings["bootstrap_timeout_ms"] = BOOTSTRAP_MS
             self._admin = KafkaAdminClient(**self._settings)
             self._plain = KafkaConsumer(**self._settings, enable_auto_commit=False)
 

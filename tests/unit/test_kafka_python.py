@@ -20,6 +20,7 @@ def test_librdkafkas_keys_become_kafka_pythons() -> None:
     }
     assert connection(settings) == {
         "client_id": "headrace-verify",
+        "bootstrap_timeout_ms": 10_000,
         "bootstrap_servers": ["a:1", "b:2"],
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "PLAIN",
