@@ -158,7 +158,7 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 def _sink(job: Job, slot: int) -> tuple[Sink, Ahead | None]:
     """A slot's sink, and what takes predictions ahead of their commit where they may be."""
     from pipeline.edges.kafka.clients import transactional_id
-    from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
+    from pipeline.edges.kafka.sink import IdempotentSink, KafkaAhead, TransactionalSink
 
     config = job.config
     # Predictions, dead letters and chunks of the largest commit.
@@ -166,7 +166,7 @@ def _sink(job: Job, slot: int) -> tuple[Sink, Ahead | None]:
     largest = job.dead_value_bytes + topology.DEAD_LETTER_OVERHEAD
     if config.delivery == "at_least_once":
         sink = IdempotentSink(config.kafka, config.group, queue_rows, largest)
-        return sink, sink
+        return sink, KafkaAhead(config.kafka, queue_rows)
     name = transactional_id(config.group, slot)
     return TransactionalSink(config.kafka, config.group, name, queue_rows, largest), None
 

@@ -78,7 +78,7 @@ class Feeder:
         self._sink = sink
         self._ahead = ahead
         self._held_back = False
-        # Bounded with the ledger, which counts them until they are committed.
+        # Not in a commit yet; bounded with the ledger, which counts them until they are committed.
         self._sent: list[Settled] = []
         self._batcher = batcher
         self._dispatch = dispatch
@@ -149,8 +149,12 @@ class Feeder:
         waiting_on = self._waiting_on(full, behind, now)
         may_poll = not (drain or full or self._batcher.full)
         self._collect(0.0 if may_poll else BLOCKED_SECONDS)
-        self._send()
-        self._start_commit(drain, now)
+        if self._ahead is not None:
+            # While the broker is slow more gathers here, as Nagle's algorithm has it (RFC 896).
+            self._held_back = not self._ahead.arrived()
+        if not self._held_back:
+            self._start_commit(drain, now)
+            self._send()
         if may_poll:
             self._poll()
         elif not self._dispatch.in_flight():
@@ -202,26 +206,12 @@ class Feeder:
             self._dead_ratio.take(answer)
 
     def _send(self) -> None:
-        """Send predictions ahead; not while a commit waits until all that was sent has arrived."""
-        if self._ahead is None or self._writing is not None:
-            return
-        # As Nagle's algorithm has it (RFC 896): while the broker is slow they gather here instead
-        # of in small requests.
-        self._held_back = not self._ahead.arrived()
-        if not self._held_back:
-            self._send_all(self._ahead)
-
-    def _send_all(self, ahead: Ahead) -> None:
-        for part in self._ledger.take():
-            ahead.send(predictions(part, self._target))
-            self._sent.append(part)
-
-    def _parts(self) -> tuple[Settled, ...]:
-        """What may be committed now; its predictions are sent first where they go ahead."""
+        """Send predictions ahead of their commit, where that may be."""
         if self._ahead is None:
-            return self._ledger.take()
-        self._send_all(self._ahead)
-        return tuple(self._sent)
+            return
+        for part in self._ledger.take():
+            self._ahead.send(predictions(part, self._target))
+            self._sent.append(part)
 
     def _start_commit(self, drain: bool, now: float) -> None:
         if self._writing is not None:
@@ -231,7 +221,8 @@ class Feeder:
         large = self._ledger.rows >= policy.max_rows or self._ledger.nbytes >= policy.max_bytes
         if not (drain or large or age * 1000 >= policy.interval_ms):
             return
-        parts = self._parts()
+        # What was sent ahead has arrived by now; what was not sent yet is for the next commit.
+        parts = self._ledger.take() if self._ahead is None else tuple(self._sent)
         positions = self._ledger.positions()
         roll = self._policies.roll
         if not parts:
@@ -295,6 +286,9 @@ class Feeder:
 
     def _await_commit(self) -> None:
         """Wait a little where there is nothing to poll and no answer to wait for."""
+        if self._ahead is not None and self._held_back:
+            self._ahead.wait(BLOCKED_SECONDS)
+            return
         if self._writing is None:
             self._clock.sleep(BLOCKED_SECONDS)
             return
@@ -346,3 +340,5 @@ class Feeder:
             self._writing.future.exception()
         self._source.close()
         self._sink.close()
+        if self._ahead is not None:
+            self._ahead.close()

@@ -114,13 +114,25 @@ class Sink(Protocol):
 
 
 class Ahead(Protocol):
-    """Shows records ahead of the commit that answers for them, while nothing is being written."""
+    """Shows records ahead of the commit that answers for them. Owned by the loop's thread.
+
+    Nothing may be committed over what has not arrived.
+    """
 
     def arrived(self) -> bool:
-        """Whether all that was sent has arrived, so that more would not queue behind it."""
+        """Whether all that was sent has arrived: more would not queue behind it, and it is durable.
+
+        Raises what a record met that will not arrive: ClusterUnfit, Retriable.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """Wait until all that was sent has arrived, but no longer than that."""
 
     def send(self, records: Iterable[Outgoing]) -> None:
-        """Send without waiting; a failure is raised here, or by the next write."""
+        """Send without waiting. Raises ClusterUnfit, OutcomeUnknown, Retriable."""
+
+    def close(self) -> None:
+        """Drop what has not arrived; never raises."""
 
 
 @dataclass(frozen=True, slots=True)

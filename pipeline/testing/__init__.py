@@ -9,6 +9,7 @@ from pipeline.testing.forms import Record, Transaction
 from pipeline.testing.log import MemoryLog
 from pipeline.testing.samples import SCHEMA, batch_of, polled_of, score
 from pipeline.testing.streams import (
+    MemoryAhead,
     MemoryIdempotentSink,
     MemoryJournal,
     MemorySink,
@@ -22,6 +23,7 @@ __all__ = [
     "ManualBackground",
     "ManualClock",
     "MemoryActors",
+    "MemoryAhead",
     "MemoryFiles",
     "MemoryIdempotentSink",
     "MemoryJournal",

@@ -1,4 +1,4 @@
-"""The ports to Kafka on a `MemoryLog`: source, transactional and idempotent sink, journal."""
+"""The ports to Kafka on a `MemoryLog`: source, sinks, what goes ahead of commits, journal."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -171,17 +171,52 @@ class MemorySink:
         """Leave what is open to the next claim, which aborts it."""
 
 
+def _deliver(
+    log: MemoryLog, records: Iterable[Outgoing], failed: dict[Partition, Retriable]
+) -> None:
+    """Append; nothing follows a record that was lost into its partition, and `failed` has why."""
+    for place, key, value, headers in _placed(log, records):
+        if place not in failed:
+            try:
+                log.append(place, key, value, headers)
+            except Retriable as problem:
+                failed[place] = problem
+
+
+class MemoryAhead:
+    """Records ahead of their commit: on their way until `arrives` says that they are there."""
+
+    def __init__(self, log: MemoryLog, arrives: Callable[[], bool] = lambda: True) -> None:
+        self._log = log
+        self._arrives = arrives
+        self._waiting: list[Outgoing] = []
+        self._failed: dict[Partition, Retriable] = {}
+
+    def arrived(self) -> bool:
+        """Whether nothing is on its way; a record that was lost shows here."""
+        if self._waiting and self._arrives():
+            _deliver(self._log, self._waiting, self._failed)
+            self._waiting.clear()
+        for problem in self._failed.values():
+            raise problem
+        return not self._waiting
+
+    def wait(self, seconds: float) -> None:
+        """What is on its way arrives when it is asked for."""
+
+    def send(self, records: Iterable[Outgoing]) -> None:
+        """Send; nothing is seen of it yet."""
+        self._waiting.extend(records)
+
+    def close(self) -> None:
+        """Drop what is on its way."""
+        self._waiting.clear()
+
+
 class MemoryIdempotentSink:
-    """Records first, offsets afterwards, and no fence.
+    """Records first, offsets afterwards, and no fence."""
 
-    A record that is not delivered shows when all were waited for, and nothing follows it into its
-    partition. What is sent is appended at once; `arrived` says when that is told.
-    """
-
-    def __init__(
-        self, log: MemoryLog, group: str, arrived: Callable[[], bool] = lambda: True
-    ) -> None:
-        self.arrived = arrived
+    def __init__(self, log: MemoryLog, group: str) -> None:
         self._log = log
         self._group = group
         self._layout: Layout | None = None
@@ -204,22 +239,12 @@ class MemoryIdempotentSink:
         self.write(opening(claimed), claimed.positions, 0)
         return claimed
 
-    def send(self, records: Iterable[Outgoing]) -> None:
-        """Append ahead of the commit; a failure shows there."""
-        assert self._layout is not None, "written before the claim"
-        for place, key, value, headers in _placed(self._log, records):
-            if place not in self._failed:
-                try:
-                    self._log.append(place, key, value, headers)
-                except Retriable as problem:
-                    self._failed[place] = problem
-
     def write(
         self, records: Iterable[Outgoing], positions: Mapping[Partition, int], sequence: int
     ) -> None:
         """Append, look for failures, then commit."""
         assert self._layout is not None, "written before the claim"
-        self.send(records)
+        _deliver(self._log, records, self._failed)
         for problem in self._failed.values():
             raise problem
         offsets = _offsets(positions, self._layout, self._epoch, sequence)

@@ -6,7 +6,7 @@ What Kafka holds is read by kafka-python: a writer is not checked with its own l
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -15,19 +15,16 @@ from jobs.local_broker import Broker, create_topics
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.producing import COMPILED, CompiledProducer, PythonProducer
-from pipeline.edges.kafka.sink import IdempotentSink, Open, TransactionalSink
+from pipeline.edges.kafka.sink import IdempotentSink, KafkaAhead, Open, TransactionalSink
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown
 from pipeline.layout import Stored, decode, encode
-from pipeline.ports import Claimed, Sink
-from pipeline.testing import MemoryIdempotentSink, MemoryLog, MemorySink
+from pipeline.ports import Ahead, Claimed, Sink
+from pipeline.testing import MemoryAhead, MemoryIdempotentSink, MemoryLog, MemorySink
 
 LAYOUT = Layout(generation=1, slots=1, partitions=2, topic_id="id", ordered=True)
 PATIENCE_SECONDS = 20.0
 # kafka-python reads its own schemas with a function that Python 3.11 has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:(read_text|open_text|contents) is deprecated")
-
-
-Idempotent: TypeAlias = MemoryIdempotentSink | IdempotentSink
 
 
 class World(Protocol):
@@ -39,7 +36,9 @@ class World(Protocol):
 
     def sink(self) -> Sink: ...
 
-    def idempotent(self) -> Idempotent: ...
+    def idempotent(self) -> Sink: ...
+
+    def ahead(self) -> Ahead: ...
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None: ...
 
@@ -63,8 +62,11 @@ class MemoryWorld:
     def sink(self) -> Sink:
         return MemorySink(self.log, self.group, "job.0000")
 
-    def idempotent(self) -> Idempotent:
+    def idempotent(self) -> Sink:
         return MemoryIdempotentSink(self.log, self.group)
+
+    def ahead(self) -> Ahead:
+        return MemoryAhead(self.log)
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None:
         self.log.commit_offsets(self.group, offsets)
@@ -98,8 +100,11 @@ class KafkaWorld:
         name = f"{self.group}.0000"
         return TransactionalSink(self.settings, self.group, name, 1000, open_producer=self.producer)
 
-    def idempotent(self) -> Idempotent:
+    def idempotent(self) -> Sink:
         return IdempotentSink(self.settings, self.group, 1000, open_producer=self.producer)
+
+    def ahead(self) -> Ahead:
+        return KafkaAhead(self.settings, 1000, open_producer=self.producer)
 
     def commit(self, offsets: Mapping[Partition, Stored]) -> None:
         from confluent_kafka import Consumer, TopicPartition
@@ -233,7 +238,7 @@ def claimed(world: World, sinks: list[Sink]) -> tuple[Sink, Claimed]:
     return sink, sink.claim(assignment(world), lambda _: [])
 
 
-def idempotent(world: World, sinks: list[Sink]) -> tuple[Idempotent, Claimed]:
+def idempotent(world: World, sinks: list[Sink]) -> tuple[Sink, Claimed]:
     sink = world.idempotent()
     sinks.append(sink)
     return sink, sink.claim(assignment(world), lambda _: [])
@@ -425,46 +430,56 @@ def test_an_idempotent_write_is_durable_with_its_offsets(world: World, sinks: li
     assert (positions(world), epochs(world)) == ([5, 3], {(1, 1)})
 
 
-def test_what_was_sent_ahead_is_durable_with_the_next_write(
-    world: World, sinks: list[Sink]
-) -> None:
-    """It is there before the offsets that answer for it, and in front of what follows it."""
-    start(world)
-    sink, _ = idempotent(world, sinks)
-    sink.send([out(world, b"a"), out(world, b"c", number=1)])
-    sink.write([out(world, b"b")], at(world, 2, 1), 1)
-    assert (world.values(0), world.values(1)) == ([b"a", b"b"], [b"c"])
-    assert positions(world) == [2, 1]
-
-
-def test_what_was_sent_ahead_arrives_without_a_write(world: World, sinks: list[Sink]) -> None:
-    """The sink says when all of it has, and from then on a reader has it."""
-    start(world)
-    sink, _ = idempotent(world, sinks)
-    values = [b"%d" % number for number in range(100)]
-    sink.send([out(world, *values), out(world, *values, number=1)])
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not sink.arrived():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    assert (world.values(0), world.values(1)) == (values, values)
-    assert positions(world) == [0, 0]
-
-
-def test_what_was_sent_ahead_and_is_refused_fails_the_next_write(
+def test_an_idempotent_write_of_what_is_refused_commits_no_offset(
     world: World, sinks: list[Sink]
 ) -> None:
     """No offset is committed over a record that did not arrive."""
     start(world)
     sink, _ = idempotent(world, sinks)
+    with pytest.raises(ClusterUnfit):
+        sink.write([out(world, b"small", b"x" * 2_000_000)], at(world, 2, 0), 1)
+    assert positions(world) == [0, 0]
+
+
+@pytest.fixture
+def ahead(world: World) -> Iterator[Ahead]:
+    """Give what sends ahead of commits, closed at the end."""
+    made = world.ahead()
+    yield made
+    made.close()
+
+
+def arrive(ahead: Ahead) -> None:
+    """Go on until all has arrived, as the loop does: it asks, and where it has nothing to do, waits."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not ahead.arrived():
+        assert time.monotonic() < deadline
+        ahead.wait(0.01)
+
+
+def test_what_has_arrived_ahead_of_a_commit_is_there(world: World, ahead: Ahead) -> None:
+    """A reader has all of it, in order by partition, and what was sent later behind it."""
+    values = [b"%d" % number for number in range(100)]
+    assert ahead.arrived()
+    ahead.send([out(world, *values), out(world, *values, number=1)])
+    arrive(ahead)
+    assert (world.values(0), world.values(1)) == (values, values)
+    ahead.send([out(world, b"later")])
+    arrive(ahead)
+    assert world.values(0) == [*values, b"later"]
+
+
+def test_what_is_refused_ahead_of_a_commit_never_counts_as_arrived(
+    world: World, ahead: Ahead
+) -> None:
+    """Nothing may be committed over it."""
 
     def go_on() -> None:
-        sink.send([out(world, b"x" * 2_000_000)])
-        sink.write([out(world, b"b")], at(world, 1, 0), 1)
+        ahead.send([out(world, b"x" * 2_000_000)])
+        arrive(ahead)
 
     with pytest.raises(ClusterUnfit):
         go_on()
-    assert positions(world) == [0, 0]
 
 
 def test_nothing_fences_an_idempotent_sink(world: World, sinks: list[Sink]) -> None:

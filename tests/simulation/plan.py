@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.archiver import Archiver
 from pipeline.config import CommitPolicy, DeadLetters, Roll
 from pipeline.feeder import Policies
-from pipeline.testing import MemoryIdempotentSink, MemorySink
+from pipeline.testing import MemoryAhead, MemoryIdempotentSink, MemorySink
 from tests.simulation.scheduler import NO_FAULTS, Faults, Scheduler
 from tests.simulation.watched import DEAD, GROUP, WatchedFiles, WatchedLog
 
@@ -25,6 +25,7 @@ class Parts:
     files: Callable[[Scheduler], WatchedFiles] = WatchedFiles
     sink: Callable[..., MemorySink] = MemorySink
     idempotent: Callable[..., MemoryIdempotentSink] = MemoryIdempotentSink
+    ahead: Callable[..., MemoryAhead] = MemoryAhead
     archiver: Callable[..., Archiver] = Archiver
     transactional_id: Callable[[int, str], str] = id_of_slot
     rolls_at_hand_over: bool = True

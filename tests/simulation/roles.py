@@ -85,8 +85,8 @@ def feeder(world: World, process: Process, assignment: Assignment) -> None:
     if plan.exactly_once:
         sink = parts.sink(log, GROUP, parts.transactional_id(slot, process.name))
     else:
-        sink = parts.idempotent(log, GROUP, lambda: world.rng.random() < 0.5)
-        ahead = sink
+        sink = parts.idempotent(log, GROUP)
+        ahead = parts.ahead(log, lambda: world.rng.random() < 0.5)
     claimed = sink.claim(assignment, opening)
     source = FailingSource(log, INPUT, scheduler.wait)
     source.world = world

@@ -13,7 +13,7 @@ from pipeline.control import ArchiveReport, Assignment
 from pipeline.errors import Retriable
 from pipeline.layout import Stored
 from pipeline.ports import Claimed, JournalRecord
-from pipeline.testing import MemoryIdempotentSink, MemorySink
+from pipeline.testing import MemoryAhead, MemoryIdempotentSink, MemorySink
 from tests.simulation.plan import Parts
 from tests.simulation.watched import GROUP, WatchedFiles, WatchedLog
 
@@ -151,9 +151,23 @@ class FollowsALoss(MemoryIdempotentSink):
 class CommitsOverALoss(MemoryIdempotentSink):
     """Commits offsets without a look at what was delivered."""
 
-    def send(self, records: Iterable[Outgoing]) -> None:
-        super().send(records)
-        self._failed.clear()
+    class Unseen(dict[Partition, Retriable]):
+        """Failures that nobody looks for."""
+
+        def values(self) -> Any:
+            return ()
+
+    def __init__(self, *others: Any) -> None:
+        super().__init__(*others)
+        self._failed = self.Unseen()
+
+
+class TrustsWhatIsSent(MemoryAhead):
+    """Takes what was sent for what has arrived."""
+
+    def arrived(self) -> bool:
+        super().arrived()
+        return True
 
 
 def id_of_worker(slot: int, life: str) -> str:
@@ -181,5 +195,6 @@ SWITCHES = {
     "takes-every-chunk": Switch(Parts(archiver=TakesEveryChunk), exactly_once=False),
     "follows-a-loss": Switch(Parts(idempotent=FollowsALoss), exactly_once=False),
     "commits-over-a-loss": Switch(Parts(idempotent=CommitsOverALoss), exactly_once=False),
+    "commits-before-arrival": Switch(Parts(ahead=TrustsWhatIsSent), exactly_once=False),
     "waits-for-commit": Switch(Parts(archiver=WaitsForCommit), exactly_once=False),
 }
