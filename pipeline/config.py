@@ -250,7 +250,11 @@ class CommitPolicy:
     # interval is how long readers wait, not the broker's transaction timeout.
     interval_ms: int = field(
         default=100,
-        metadata=about("milliseconds between two commits", minimum=1, maximum=60_000),
+        metadata=about(
+            "milliseconds between two commits; up to twice that on a busy broker",
+            minimum=1,
+            maximum=60_000,
+        ),
     )
     max_rows: int = field(
         default=32768,

@@ -220,6 +220,23 @@ def test_many_rows_are_committed_before_the_interval() -> None:
     assert len(world.predictions()) == 6
 
 
+def test_after_a_long_commit_two_intervals_pass() -> None:
+    """A busy broker gets fewer commits than the interval asks for, and with more in each."""
+    background = ManualBackground()
+    world = World(background=background)
+    world.feed(P, b"a")
+    world.turns(4, seconds=0.1)
+    assert background.busy
+    world.clock.advance(0.1)
+    world.feed(P, b"b")
+    world.turns(2, seconds=0.01)
+    background.finish()
+    world.turns(1, seconds=0.1)
+    assert (background.busy, world.committed()[P]) == (False, 1), "one interval has passed"
+    world.turns(2, seconds=0.1)
+    assert background.busy
+
+
 def test_many_bytes_are_committed_before_the_interval() -> None:
     """`commit.max_bytes` makes a commit due at once."""
     world = World(commit=CommitPolicy(interval_ms=60_000, max_rows=1000, max_bytes=1000))
