@@ -36,7 +36,7 @@ class Slot:
     `died_at` is when the predecessor of a feeder that has not reported yet ended, by the clock that
     never goes back. `grown` is what its next feeder gets where the topic has more partitions than
     `partitions` was made of, None where there is nothing new; `ending` says that the run has
-    ordered a drain.
+    ordered a drain. `committed` are the offsets that the predecessors knew to be committed.
     """
 
     number: int
@@ -58,6 +58,7 @@ class Slot:
     fenced: str = ""
     starts: FailedStarts = field(default_factory=FailedStarts)
     report: Report | None = None
+    committed: dict[Partition, int] = field(default_factory=dict)
     finished_in: int = 0
     finished_out: int = 0
     finished_dead: dict[str, int] = field(default_factory=dict)
@@ -73,6 +74,26 @@ class Slot:
             self.finished_in + self.report.records_in,
             self.finished_out + self.report.records_out,
             dead,
+        )
+
+    def end(self) -> None:
+        """Enter what the present feeder has reported: there will be no more of it."""
+        self.finished_in, self.finished_out, self.finished_dead = self.totals()
+        if self.report is not None:
+            self.committed.update((p.partition, p.committed) for p in self.report.partitions)
+        self.report = None
+
+    def lost(self, report: Report) -> str:
+        """What of acknowledged commits a successor has not found, empty where nothing is."""
+        back = ", ".join(
+            f"{item.partition} from {item.start}, where {self.committed[item.partition]} was known"
+            for item in report.partitions
+            if item.start < self.committed.get(item.partition, 0)
+        )
+        return back and (
+            f"slot {self.number} goes on behind commits that the cluster had acknowledged: {back}. "
+            "It has lost them, or somebody has set the offsets back: `headrace verify` says what "
+            "came of it, and `headrace check` whether this release of Kafka is known for it"
         )
 
     def taken_over(self, report: Report, seconds: float) -> str:

@@ -195,6 +195,8 @@ class Slots:
         report: Report = reply.value
         if slot.died_at is not None:
             log.info("%s", slot.taken_over(report, now - slot.died_at))
+            if lost := slot.lost(report):
+                log.error("%s", lost)
             slot.died_at = None
         if slot.report is None:
             first = now + (SPARE_SECONDS if self.successors else FIRST_SPARE_SECONDS)
@@ -214,8 +216,7 @@ class Slots:
 
     def _end(self, slot: Slot, due: float) -> None:
         """End the slot's feeder; another one starts at `due`."""
-        slot.finished_in, slot.finished_out, slot.finished_dead = slot.totals()
-        slot.report = None
+        slot.end()
         self._actors.kill(slot.handle)
         slot.state, slot.due = State.WAITING, due
 

@@ -684,3 +684,29 @@ def test_a_take_over_says_who_died_and_from_where_it_goes_on(
     assert len(taken) == 1
     assert "slot 0 is taken over after 2.0 s" in taken[0]
     assert "epoch 7: in/0 from 42" in taken[0]
+
+
+@pytest.mark.parametrize(("start", "errors"), [(42, 0), (50, 0), (41, 1)])
+def test_commits_that_the_cluster_has_lost_are_told(
+    caplog: pytest.LogCaptureFixture, start: int, errors: int
+) -> None:
+    """A successor that begins below what its predecessor knew to be committed: an error says so."""
+    desk = Desk()
+
+    def at(first: int, committed: int) -> Callable[[int, Orders], Report]:
+        place = PartitionReport(Partition("in", 0), first, committed, committed, committed, None)
+        return lambda _s, _o: replace(REPORT, partitions=(place,))
+
+    desk.script.turn = at(40, 42)
+    for _ in range(3):
+        desk.step()
+    desk.script.turn = failing(RuntimeError("died"))
+    for _ in range(2):
+        desk.step()
+    desk.script.turn = at(start, start)
+    for _ in range(3):
+        desk.step(1.0)
+    assert desk.slots.successors == 1
+    told = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert len(told) == errors
+    assert all("in/0 from 41, where 42 was known" in text for text in told)
