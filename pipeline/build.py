@@ -100,7 +100,7 @@ class _LocalReplicas:
 
 def warm(*, scores: bool) -> None:
     """Import what a feeder is made of, and where it `scores` what a replica is made of."""
-    import_module("pipeline.edges.kafka.sink")
+    import_module("pipeline.edges.kafka.transactional")
     import_module("pipeline.edges.kafka.source")
     if scores:
         import_module("pipeline.edges.onnx")
@@ -158,7 +158,8 @@ def build_feeder(job: Job, assignment: Assignment) -> Feeder:
 def _sink(job: Job, slot: int) -> tuple[Sink, Ahead | None]:
     """A slot's sink, and what takes predictions ahead of their commit where they may be."""
     from pipeline.edges.kafka.clients import transactional_id
-    from pipeline.edges.kafka.sink import IdempotentSink, KafkaAhead, TransactionalSink
+    from pipeline.edges.kafka.idempotent import IdempotentSink, KafkaAhead
+    from pipeline.edges.kafka.transactional import TransactionalSink
 
     config = job.config
     # Predictions, dead letters and chunks of the largest commit.

@@ -172,7 +172,8 @@ def replay(config: Config) -> Iterator[Replayed]:
 
 
 def _sink(config: Config, largest: int) -> Sink:
-    from pipeline.edges.kafka.sink import IdempotentSink, TransactionalSink
+    from pipeline.edges.kafka.idempotent import IdempotentSink
+    from pipeline.edges.kafka.transactional import TransactionalSink
 
     name = replay_name(config)
     # The broker applies the topic's limit to whole batches.

@@ -15,7 +15,7 @@ from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.admin import KafkaAdmin
 from pipeline.edges.kafka.claims import FencedLayout
 from pipeline.edges.kafka.journal import KafkaJournal, newest_writer
-from pipeline.edges.kafka.sink import TransactionalSink
+from pipeline.edges.kafka.transactional import TransactionalSink
 from pipeline.edges.kafka.unfenced import UnfencedLayout
 from pipeline.errors import AnotherRunTookOver, ClusterUnfit, ConfigInvalid, Fenced, Retriable
 from pipeline.layout import Stored, decode, to_layout

@@ -14,8 +14,9 @@ from confluent_kafka import KafkaError, KafkaException
 from jobs.local_broker import Broker, create_topics
 from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
-from pipeline.edges.kafka.producing import COMPILED, CompiledProducer, PythonProducer
-from pipeline.edges.kafka.sink import IdempotentSink, KafkaAhead, Open, TransactionalSink
+from pipeline.edges.kafka.idempotent import IdempotentSink, KafkaAhead
+from pipeline.edges.kafka.producing import COMPILED, CompiledProducer, Open, PythonProducer
+from pipeline.edges.kafka.transactional import TransactionalSink
 from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown
 from pipeline.layout import Stored, decode, encode
 from pipeline.ports import Ahead, Claimed, Sink
@@ -341,7 +342,7 @@ def test_a_commit_that_ran_out_of_time_is_fenced_where_its_producer_is(
     message: str,
 ) -> None:
     """As librdkafka was seen to answer; elsewhere the outcome is for a successor to find out."""
-    monkeypatch.setattr("pipeline.edges.kafka.sink.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.edges.kafka.transactional.COMMIT_SECONDS", 0.0)
     world = KafkaWorld(kafka.bootstrap, topic_prefix, Late)
     start(world)
     older, _ = claimed(world, sinks)

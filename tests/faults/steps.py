@@ -54,7 +54,8 @@ def _becomes_visible(arguments: tuple, _: object) -> bool:
 
 
 KAFKA = "pipeline.edges.kafka"
-SINK = f"{KAFKA}.sink"
+TRANSACTIONAL = f"{KAFKA}.transactional:TransactionalSink"
+IDEMPOTENT = f"{KAFKA}.idempotent:IdempotentSink"
 # Whichever of them was built is used.
 PRODUCER = f"{KAFKA}.producing:CompiledProducer|PythonProducer"
 INIT = f"{PRODUCER}.init_transactions"
@@ -76,30 +77,26 @@ STEPS = (
     _claim("claim, after the stable read", READ, "after"),
     _exact(
         "claim, before its transaction",
-        f"{SINK}:TransactionalSink.write",
+        f"{TRANSACTIONAL}.write",
         "before",
         _claims,
         starting=True,
     ),
-    _exact(
-        "claim, after its transaction", f"{SINK}:TransactionalSink.claim", "after", starting=True
-    ),
-    _claim(
-        "claim, after its commit", f"{SINK}:IdempotentSink.claim", "after", delivery=AT_LEAST_ONCE
-    ),
+    _exact("claim, after its transaction", f"{TRANSACTIONAL}.claim", "after", starting=True),
+    _claim("claim, after its commit", f"{IDEMPOTENT}.claim", "after", delivery=AT_LEAST_ONCE),
     # Behind every source, compiled or not.
     _feeder("after poll", "pipeline.progress:Progress.polled", "before", _polled),
     _feeder("a batch is out", "pipeline.edges.ray:RayReplicas.send", "after", placement="remote"),
     _feeder("while scoring", SCORE, "before", placement="local"),
     _exact("after begin", f"{PRODUCER}.begin_transaction", "after"),
-    _feeder("in the middle of producing", f"{SINK}:_produce", "within"),
+    _feeder("in the middle of producing", f"{KAFKA}.producing:produce", "within"),
     _exact("after send_offsets", f"{PRODUCER}.send_offsets_to_transaction", "after"),
     _feeder("after flush", f"{PRODUCER}.flush", "after", delivery=AT_LEAST_ONCE),
     # These two are seen from outside: the proxy sees the request, and its answer.
     _feeder("commit sent", "proxy", "request"),
     _feeder("commit applied, unanswered", "proxy", "answer"),
-    _exact("after commit", f"{SINK}:TransactionalSink.write", "after"),
-    _feeder("after offsets", f"{SINK}:IdempotentSink.write", "after", delivery=AT_LEAST_ONCE),
+    _exact("after commit", f"{TRANSACTIONAL}.write", "after"),
+    _feeder("after offsets", f"{IDEMPOTENT}.write", "after", delivery=AT_LEAST_ONCE),
     _replica("opening the model", "pipeline.build:build_scorer", "before", starting=True),
     _replica("while scoring", SCORE, "before"),
     _replica("scored", SCORE, "after"),

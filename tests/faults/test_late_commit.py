@@ -14,7 +14,7 @@ from pipeline.batch import Outgoing, Partition
 from pipeline.control import Assignment, Layout
 from pipeline.edges.kafka.clients import asked_again
 from pipeline.edges.kafka.offsets import NO_COORDINATOR_YET
-from pipeline.edges.kafka.sink import TransactionalSink
+from pipeline.edges.kafka.transactional import TransactionalSink
 from pipeline.errors import OutcomeUnknown
 from pipeline.layout import encode
 

@@ -15,6 +15,10 @@ from pipeline.errors import ClusterUnfit, Fenced, HeadraceError, OutcomeUnknown,
 T = TypeVar("T")
 
 SOCKET_TIMEOUT_MS = 10_000
+# Below it, so that a call comes back before the request that it waits for.
+CALL_SECONDS = 8.0
+# A commit that is not known by then is left to a successor, which finds out by reading.
+COMMIT_SECONDS = 30.0
 # librdkafka's default; journal chunks and predictions stay below it.
 LARGEST_RECORD = 1_000_000
 LEAST_TRIES = 4

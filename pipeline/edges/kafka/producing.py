@@ -5,15 +5,17 @@ a `KafkaError`. The compiled one makes no Python object of a record, and holds t
 lock for none, so that a commit in the background leaves the feeder's loop alone.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from pipeline.batch import Outgoing
-from pipeline.edges.kafka.clients import connected, ignored
+from pipeline.edges.kafka.clients import CALL_SECONDS, connected, ignored
+from pipeline.errors import Retriable
 
 if TYPE_CHECKING:
     from pipeline.edges.kafka._produce import Error, Texts
@@ -78,9 +80,28 @@ class ColumnProducer(Protocol):
         """Drop what is queued, then abort."""
 
 
+# Opens a producer with librdkafka's settings.
+Open: TypeAlias = Callable[[Mapping[str, Any]], ColumnProducer]
+
+
 def open_producer(settings: Mapping[str, Any]) -> ColumnProducer:
     """A producer with librdkafka's `settings`, callbacks apart."""
     return (CompiledProducer if COMPILED else PythonProducer)(settings)
+
+
+def produce(producer: ColumnProducer, records: Iterable[Outgoing]) -> None:
+    """Hand records to librdkafka; raises Retriable when its queue stays full."""
+    for group in records:
+        done, rows = producer.queue(group, 0), len(group.values)
+        deadline = time.monotonic() + CALL_SECONDS
+        while done < rows:
+            producer.poll(0.05)
+            taken = producer.queue(group, done)
+            done += taken
+            if taken:
+                deadline = time.monotonic() + CALL_SECONDS
+            elif time.monotonic() > deadline:
+                raise Retriable(f"the broker took no record for {CALL_SECONDS:.0f} s")
 
 
 class CompiledProducer:
