@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from program import run_benchmark
+from program import run_benchmark, run_module
 
 from benchmarks import catalogue, gpu
 from benchmarks.catalogue import GRAPHS
@@ -123,6 +123,17 @@ def test_graphs_of_a_catalogue_agree() -> None:
     lists = catalogue.histories(300, 20)
     told, asked = (catalogue.ranker(kind, 300).run({"history": lists}) for kind in GRAPHS[:2])
     assert told["items"].to_pylist() == asked["items"].to_pylist()
+
+
+def test_slow_replicas_are_kept_at_work(kafka: Broker) -> None:
+    """The rate is told beside the ideal, and the feeders' memory while the lag falls."""
+    few = ["--replicas", "2", "--records", "20000", "--seconds", "3"]
+    done = run_module("benchmarks.dispatching", *few, KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = re.search(r"2 replicas: ([\d.]+) calls/s of 4 .* MiB, lag ([\d,]+) to", done.stdout)
+    assert told is not None, done.stdout
+    assert 0 < float(told[1]) < 4.5
+    assert 0 < int(told[2].replace(",", "")) < 20_000
 
 
 def test_the_gpu_benchmark_measures_each_contender(capsys: pytest.CaptureFixture[str]) -> None:
