@@ -27,6 +27,7 @@ NAMESPACE = "headrace"
 # Batches in flight are a few megabytes each; what Ray takes by default is a third of the memory.
 LOCAL_STORE_BYTES = 512 << 20
 CONNECT_SECONDS = 5.0
+LAST_PORT = 65_535
 RESERVE_SECONDS = 60.0
 GARBAGE_THRESHOLDS = (100_000, 50, 100)
 # What every node has installed, and so is found by its name.
@@ -265,12 +266,19 @@ def _refuse_silent(address: str | None) -> None:
     if not (colon and port.isdecimal()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as problem:
+        _connect(host.strip("[]"), int(port))
+    except OSError as problem:
         raise ClusterUnfit(
             f"--address = {address!r}: nothing answers there ({problem}). Name the head of the "
             "run's cluster as host:6379, or leave it out for this machine's"
         ) from problem
+
+
+def _connect(host: str, port: int) -> None:
+    if port > LAST_PORT:
+        # The resolver would take it for another one, as 99999 for 34463.
+        raise OSError(f"ports end at {LAST_PORT}")
+    socket.create_connection((host, port), CONNECT_SECONDS).close()
 
 
 class _Shown:
