@@ -1,5 +1,6 @@
 """A feeder or an archiver that is stopped at a step, replaced, and let go on: no trace is left."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import small_job
 import zombie
@@ -25,9 +28,11 @@ from harness import (
 )
 from proxy import END_TXN, OFFSET_COMMIT, Rule
 from sampler import Sampler
-from steps import AT_LEAST_ONCE, EXACTLY_ONCE, Step, steps
+from steps import AT_LEAST_ONCE, EXACTLY_ONCE, STEPS, Step, steps
 from verdict import folder_of, judged
 
+from jobs.tools import ToolFailed, run_quietly
+from jobs.user_cache import made_once
 from pipeline.archiver import Archiver
 from pipeline.build import build_archiver
 from pipeline.config import Config
@@ -209,3 +214,59 @@ def test_an_archiver_that_comes_back_makes_the_same_files(
     successor.close()
     sampler.stop()
     judged(theatre.direct, config, sampler)
+
+
+OTHER_PYARROW = "25.0.1"
+
+
+@pytest.fixture
+def other_pyarrow() -> Path:
+    """Give a folder with another release of pyarrow than ours, installed the first time."""
+    assert pa.__version__ != OTHER_PYARROW
+
+    def install(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        options = ["--no-deps", "--only-binary=:all:", "--target", str(folder)]
+        run_quietly([*pip, *options, f"pyarrow=={OTHER_PYARROW}"], 300.0)
+
+    try:
+        return made_once(f"pyarrow-{OTHER_PYARROW}-python{sys.version_info.minor}", install)
+    except ToolFailed as problem:
+        pytest.skip(f"pyarrow {OTHER_PYARROW} cannot be installed: {problem}")
+
+
+@pytest.mark.long
+def test_an_archiver_with_another_pyarrow_makes_the_same_file_again(
+    theatre, topic_prefix, tmp_path, tally, other_pyarrow
+):
+    """The rows under the name that a reader may have seen stay what they were."""
+    path = make_job(
+        theatre, tmp_path, topic_prefix, placement="local", slots=1, roll={"interval_seconds": 0.3}
+    )
+    config = small_job.read(path)
+    zombie.open_job(config, theatre.direct)
+    feeder = zombie.claim(config)
+    feed(theatre, config.input.topic, 400)
+    until(lambda: feeder.turn(zombie.TURN).commits and committed(theatre, config) >= 400, "scored")
+    until(lambda: feeder.turn(zombie.TURN) and feeder._unrolled.since is None, "a file is whole")
+    (step,) = [step for step in STEPS if step.name == "after the rename"]
+    command = [sys.executable, str(HERE / "zombie.py"), "archiver", str(path)]
+    variables = environment(theatre.marks)
+    theatre.marks.arm(step, signal.SIGKILL)
+    subprocess.run(command, env=variables, stdout=subprocess.PIPE, timeout=60.0, check=False)
+    tally[step.role, step.name] += 1
+    (file,) = folder_of(config).glob("date=*/*.parquet")
+    maker, rows = pq.read_metadata(file).created_by, pq.read_table(file)
+
+    variables["PYTHONPATH"] = os.pathsep.join([str(other_pyarrow), variables["PYTHONPATH"]])
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as other:
+        try:
+            until(lambda: pq.read_metadata(file).created_by != maker, "it is made again")
+            other.terminate()
+            assert last_word(other) == zombie.ENDED
+        finally:
+            other.kill()
+    assert OTHER_PYARROW in pq.read_metadata(file).created_by
+    assert pq.read_table(file).equals(rows)
+    finish(theatre, config, feeder)
+    judged(theatre.direct, config)
