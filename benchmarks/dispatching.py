@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import half_second
+from benchmarks import waiting
 from benchmarks.workload import CARDS, PARTITIONS, fill
 from jobs.local_broker import broker, create_topics
 from pipeline.main import run_job
@@ -51,7 +51,7 @@ class Seen:
         return bool(self.points) and self.points[-1][0] - self.points[0][0] >= self.seconds
 
     def rate(self) -> float:
-        """Records a second, between the first and the last look at which commits had gone on."""
+        """Records a second, between the first and the last look."""
         (first, before, *_), (last, after, *_) = self.points[0], self.points[-1]
         return (after - before) / (last - first)
 
@@ -74,7 +74,7 @@ def score(bootstrap: str, seen: Seen, records: int) -> None:
             {
                 "job": name,
                 "model": str(CARDS.write_model(Path(folder))),
-                "recipe": f"{half_second.__name__}:{half_second.recipe.__name__}",
+                "recipe": f"{waiting.__name__}:{waiting.half_second.__name__}",
                 "kafka": {"bootstrap.servers": bootstrap},
                 "output": {"parquet": str(Path(folder) / "out")},
                 "placement": "remote",
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     seen = Seen(chosen.replicas, chosen.seconds)
     with broker("kafka") as started:
         score(started.bootstrap, seen, chosen.records)
-    calls, ideal = seen.rate() / BATCH_ROWS, chosen.replicas / half_second.SECONDS
+    calls, ideal = seen.rate() / BATCH_ROWS, chosen.replicas / waiting.HALF_SECOND
     before, after = seen.memory()
     print(
         f"{chosen.replicas} replicas: {calls:.1f} calls/s of {ideal:.0f} ({calls / ideal:.0%}), "

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
-from benchmarks.scaling import waiting
+from benchmarks import waiting
 from benchmarks.scaling.peers import keda
 from benchmarks.scaling.picture import Column, save
 from benchmarks.scaling.simulate import (

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.scaling.traces import Trace
-from benchmarks.scaling.waiting import SERVICE
+from benchmarks.waiting import SERVICE
 from pipeline.capacity import Moments, size_class
 from pipeline.control import WaitingOn
 from pipeline.demand import Offsets

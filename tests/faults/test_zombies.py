@@ -119,6 +119,22 @@ def archive(archiver: Archiver, total: int) -> None:
     until(lambda: sum(archiver.turn(0.5).rolled.values()) >= total, "all is archived")
 
 
+def rolling(stage: Stage, folder: Path, job: str) -> tuple[Path, Config, Feeder]:
+    """A job of one slot whose files are small, and its feeder."""
+    roll = {"interval_seconds": 0.3}
+    path = make_job(stage, folder, job, placement="local", slots=1, roll=roll)
+    config = small_job.read(path)
+    zombie.open_job(config, stage.direct)
+    return path, config, zombie.claim(config)
+
+
+def fill_a_file(stage: Stage, config: Config, feeder: Feeder) -> None:
+    """Have 400 records scored and a boundary behind them, so that an archiver finds a whole file."""
+    feed(stage, config.input.topic, 400)
+    until(lambda: feeder.turn(zombie.TURN).commits and committed(stage, config) >= 400, "scored")
+    until(lambda: feeder.turn(zombie.TURN) and feeder._unrolled.since is None, "a file is whole")
+
+
 @contextmanager
 def flowing(stage: Stage, folder: Path, job: str, delivery: str) -> Iterator[tuple[Path, Config]]:
     """A job of one slot whose stream flows."""
@@ -188,18 +204,10 @@ def test_an_archiver_that_comes_back_makes_the_same_files(
     theatre, topic_prefix, tmp_path, tally, step
 ):
     """What it still writes is equal to what its successor wrote, whatever a reader has seen of it."""
-    path = make_job(
-        theatre, tmp_path, topic_prefix, placement="local", slots=1, roll={"interval_seconds": 0.3}
-    )
-    config = small_job.read(path)
-    zombie.open_job(config, theatre.direct)
-    feeder = zombie.claim(config)
+    path, config, feeder = rolling(theatre, tmp_path, topic_prefix)
     sampler = Sampler(theatre.direct, (config.output.topic,), folder_of(config))
     sampler.start()
-    feed(theatre, config.input.topic, 400)
-    until(lambda: feeder.turn(zombie.TURN).commits and committed(theatre, config) >= 400, "scored")
-    # Its boundary is due by now, so that the archiver finds a whole file.
-    until(lambda: feeder.turn(zombie.TURN) and feeder._unrolled.since is None, "a file is whole")
+    fill_a_file(theatre, config, feeder)
     with stopped_at(step, EXACTLY_ONCE, theatre, path) as old:
         successor = build_archiver(prepare(config), 1)
         archive(successor, 400)
@@ -240,15 +248,8 @@ def test_an_archiver_with_another_pyarrow_makes_the_same_file_again(
     theatre, topic_prefix, tmp_path, tally, other_pyarrow
 ):
     """The rows under the name that a reader may have seen stay what they were."""
-    path = make_job(
-        theatre, tmp_path, topic_prefix, placement="local", slots=1, roll={"interval_seconds": 0.3}
-    )
-    config = small_job.read(path)
-    zombie.open_job(config, theatre.direct)
-    feeder = zombie.claim(config)
-    feed(theatre, config.input.topic, 400)
-    until(lambda: feeder.turn(zombie.TURN).commits and committed(theatre, config) >= 400, "scored")
-    until(lambda: feeder.turn(zombie.TURN) and feeder._unrolled.since is None, "a file is whole")
+    path, config, feeder = rolling(theatre, tmp_path, topic_prefix)
+    fill_a_file(theatre, config, feeder)
     (step,) = [step for step in STEPS if step.name == "after the rename"]
     command = [sys.executable, str(HERE / "zombie.py"), "archiver", str(path)]
     variables = environment(theatre.marks)

@@ -1,4 +1,4 @@
-"""A recipe whose replicas take a known time and no processor: they wait instead of computing.
+"""Recipes whose replicas take a known time and no processor: they wait instead of computing.
 
 What they do beside it, and what a busy machine adds to their sleep, is part of the known time: so
 many of them on a small machine score what as many would on machines of their own. The module
@@ -6,6 +6,7 @@ imports nothing of this folder, because it travels to the replicas by value.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,30 @@ SERVICE = ServiceTime(0.080, 0.0075)
 AT_ONCE_SECONDS = 0.08
 # What a replica waits before it is ready, beside what Ray takes.
 START_SECONDS = 10.0
+HALF_SECOND = 0.5
 
 
 def recipe(_files: ModelFiles, signature: Signature) -> Recipe:
     """Wait as long as a cold start takes; its batches then wait as long as `SERVICE` says."""
     time.sleep(START_SECONDS)
+    due = 0.0
+
+    def end(rows: int) -> float:
+        nonlocal due
+        now = time.monotonic()
+        due = (due if now - due < AT_ONCE_SECONDS else now) + SERVICE.seconds(rows)
+        return due
+
+    return _waiting(signature, end)
+
+
+def half_second(_files: ModelFiles, signature: Signature) -> Recipe:
+    """Half a second for a batch of any size, from its decoding to its rows."""
+    return _waiting(signature, lambda _: time.monotonic() + HALF_SECOND)
+
+
+def _waiting(signature: Signature, end: Callable[[int], float]) -> Recipe:
+    """Wait with each batch until `end` of its rows, by the monotonic clock, asked at its begin."""
     ((name, tensor),) = signature.inputs.items()
     assert tensor.width is not None
     width = tensor.width
@@ -33,8 +53,7 @@ def recipe(_files: ModelFiles, signature: Signature) -> Recipe:
 
     def decode(values: Values) -> Decoded:
         nonlocal due
-        now = time.monotonic()
-        due = (due if now - due < AT_ONCE_SECONDS else now) + SERVICE.seconds(len(values))
+        due = end(len(values))
         return Decoded([b""] * len(values), np.arange(len(values)), ())
 
     def feeds(events: Any) -> dict[str, Any]:
