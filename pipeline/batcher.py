@@ -126,11 +126,10 @@ class Batcher:
         )
 
     def _spans(self, numbers: np.ndarray, offsets: np.ndarray) -> tuple[Span, ...]:
-        starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))
-        stops = np.append(starts[1:], len(numbers))
-        still_waiting = {int(n) for _, polled in self._polls for n in np.unique(polled.partitions)}
+        starts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()]
+        still_waiting = self._waiting()
         spans = []
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
             number = int(numbers[start])
             following = int(offsets[stop - 1]) + 1
             if number not in still_waiting:
@@ -141,11 +140,15 @@ class Batcher:
             self._next[number] = following
         return tuple(spans)
 
+    def _waiting(self) -> set[int]:
+        """The partitions with records that are in no batch yet."""
+        return {int(n) for _, polled in self._polls for n in np.unique(polled.partitions)}
+
     def skips(self) -> list[Span]:
         """Offsets without records that the ends of partitions have shown, each once."""
         if not self._ends:
             return []
-        waiting = {int(n) for _, polled in self._polls for n in np.unique(polled.partitions)}
+        waiting = self._waiting()
         spans = []
         for number in [n for n in self._ends if n not in waiting]:
             end = self._ends.pop(number)

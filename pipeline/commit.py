@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from pipeline import journal
 from pipeline.batch import Outgoing, Partition, Settled
@@ -131,20 +132,21 @@ def _journal(commit: Commit, target: Target) -> Iterator[Outgoing]:
 
 def _chunks(commit: Commit, target: Target) -> Iterator[tuple[bytes, bytes]]:
     reached = {partition.number: first for partition, first in commit.starts.items()}
-    for part in commit.parts:
-        for rows in journal.split(part.scored.rows):
-            ends = journal.ends(rows)
-            spans = [(number, reached[number], following) for number, following in ends.items()]
-            reached.update(ends)
-            key = journal.Key(
-                kind=journal.CHUNK,
-                writer=target.writer,
-                sequence=commit.sequence,
-                layout=target.layout,
-                date=commit.date,
-                spans=spans,
-            )
-            yield msgspec.json.encode(key), journal.write_chunk(rows)
+    # Together: a chunk of each small answer would cost whoever reads it as much as a large one.
+    parts = [part.scored.rows for part in commit.parts]
+    for rows in journal.split(pa.concat_batches(parts)) if parts else ():
+        ends = journal.ends(rows)
+        spans = [(number, reached[number], following) for number, following in ends.items()]
+        reached.update(ends)
+        key = journal.Key(
+            kind=journal.CHUNK,
+            writer=target.writer,
+            sequence=commit.sequence,
+            layout=target.layout,
+            date=commit.date,
+            spans=spans,
+        )
+        yield msgspec.json.encode(key), journal.write_chunk(rows)
 
 
 def _commit_record(commit: Commit, target: Target, spans: Sequence[Any], chunks: int) -> bytes:

@@ -41,7 +41,7 @@ def prediction_encoder(
     ways of writing, `compiled` or not, mean the same to any reader of JSON.
     """
     if compiled and all(_is_simple(field.type) for field in fields):
-        return _compiled_encoder([field.name for field in fields], name, version)
+        return _compiled_encoder(fields, name, version)
     return _struct_encoder([field.name for field in fields], name, version)
 
 
@@ -57,26 +57,36 @@ def _is_simple(kind: pa.DataType) -> bool:
     return kind in _LETTERS or (pa.types.is_list(kind) and _is_simple(kind.value_type))
 
 
-def _compiled_encoder(columns: Sequence[str], name: str, version: str) -> Encode:
-    names = [msgspec.json.encode(column) for column in columns]
+def _compiled_encoder(fields: Sequence[pa.Field], name: str, version: str) -> Encode:
+    names = [msgspec.json.encode(field.name) for field in fields]
     model = msgspec.json.encode({"model": name, "model_version": version})
     literals = [b'{"source":[', b",", *(b",%s:" % text for text in names), b"," + model[1:]]
     # The first column, or else the model, closes the source's array.
     literals[2] = b"]" + literals[2]
 
+    source = [("partition", pa.int32()), ("offset", pa.int64())]
+    columns = [*source, *((field.name, field.type) for field in fields)]
+    written = [(column, _letters(kind)) for column, kind in columns]
+
     def predictions(rows: pa.RecordBatch) -> pa.Array:
-        written = [_column(rows.column(one)) for one in ("partition", "offset", *columns)]
-        return _binary(*_encode(rows.num_rows, literals, written))
+        held = [_column(rows.column(column), letters) for column, letters in written]
+        return _binary(*_encode(rows.num_rows, literals, held))
 
     return predictions
 
 
-def _column(array: pa.Array) -> "Column":
-    if pa.types.is_list(array.type):
+def _letters(kind: pa.DataType) -> str:
+    """One for each level of lists, and that of what they hold."""
+    return "l" + _letters(kind.value_type) if pa.types.is_list(kind) else _LETTERS[kind]
+
+
+def _column(array: pa.Array, letters: str) -> "Column":
+    letter, below = letters[0], letters[1:]
+    if below:
         valid, offsets = array.buffers()[:2]
-        return "l", array.offset, valid, offsets, _column(array.values)
+        return letter, array.offset, valid, offsets, _column(array.values, below)
     valid, values, *rest = array.buffers()
-    return _LETTERS[array.type], array.offset, valid, values, rest[0] if rest else None
+    return letter, array.offset, valid, values, rest[0] if rest else None
 
 
 # -- in Python -----------------------------------------------------------------------------------

@@ -254,7 +254,8 @@ class Feeder:
         if parts:
             if unrolled.date not in {None, date}:
                 before, unrolled = "date", Unrolled()
-            size = sum(part.scored.rows.nbytes for part in parts)
+            # Whole buffers, also where a part shares them: the exact size takes as long as scoring.
+            size = sum(part.scored.rows.get_total_buffer_size() for part in parts)
             unrolled = unrolled.plus(now, size, date)
         after = None
         roll = self._policies.roll

@@ -93,7 +93,7 @@ def split(rows: pa.RecordBatch, limit: int = CHUNK_BYTES) -> Iterator[pa.RecordB
 
 
 def ends(rows: pa.RecordBatch) -> dict[int, int]:
-    """The offset after the last row of each input partition; rows are grouped by partition."""
+    """The offset after the last row of each input partition; in each of them rows ascend."""
     numbers = rows.column("partition").to_numpy()
     last = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
     offsets = rows.column("offset").to_numpy()[last] + 1

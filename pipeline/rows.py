@@ -1,14 +1,15 @@
 """Rows as Arrow: a job's columns, the standard ones beside them, and what bounds a row."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.batch import Batch
-from pipeline.schema import STANDARD
+from pipeline.batch import Batch, data_bytes
+from pipeline.schema import STANDARD, TIME
 
 
 def assembled(
@@ -32,26 +33,36 @@ def assembled(
         np.array([span.partition.number for span in spans], np.int32),
         np.array([span.rows for span in spans], np.int64),
     )
-    pick = None if size == batch.rows else pa.array(accepted)
+    offsets, keys = batch.offsets, batch.keys
+    if size != batch.rows:
+        pick = pa.array(accepted)
+        partitions, offsets, keys = partitions[accepted], offsets.take(pick), keys.take(pick)
+    times = _kafka_times(batch, accepted) if event_time is None else pa.array(event_time)
     first = pa.array(np.zeros(size, np.int32))
     standard = {
         "topic": _constant(spans[0].partition.topic if spans else "", first),
-        "partition": pa.array(partitions[accepted]),
-        "offset": batch.offsets if pick is None else batch.offsets.take(pick),
-        "key": batch.keys if pick is None else batch.keys.take(pick),
-        "event_time": _kafka_times(batch, accepted) if event_time is None else pa.array(event_time),
-        "scored_at": pa.array(np.full(size, scored_at, np.int64)),
+        "partition": pa.array(partitions),
+        "offset": offsets,
+        "key": keys,
+        # They have the layout already: a cast would cost a small batch more than its content.
+        "event_time": times.view(TIME),
+        "scored_at": pa.array(np.full(size, scored_at, np.int64)).view(TIME),
         "model_name": _constant(name, first),
         "model_version": _constant(version, first),
     }
-    # Each has its type's layout already: a cast would cost a small batch more than its content.
-    columns = [standard[field.name].view(field.type) for field in STANDARD]
+    columns = [standard[field.name] for field in STANDARD]
     return pa.RecordBatch.from_arrays([*columns, *own], schema=schema)
 
 
 def _constant(value: str, first: pa.Array) -> pa.Array:
     """A dictionary array of one word, which each of the indices names."""
-    return pa.DictionaryArray.from_arrays(first, pa.array([value], pa.string()))
+    return pa.DictionaryArray.from_arrays(first, _word(value))
+
+
+# A process scores one topic by one model.
+@lru_cache(maxsize=8)
+def _word(value: str) -> pa.Array:
+    return pa.array([value], pa.string())
 
 
 def _kafka_times(batch: Batch, accepted: npt.NDArray[np.int64]) -> pa.Array:
@@ -95,6 +106,9 @@ def nonfinite(column: pa.Array) -> npt.NDArray[np.int64]:
 
 def sizes_fit(rows: pa.RecordBatch, predictions: pa.Array, limit: int) -> npt.NDArray[np.bool_]:
     """Which rows fit, both as a prediction and as a row of Arrow."""
+    # Mostly all of them together do, which is seen at once: a small batch is not to pay for more.
+    if rows.get_total_buffer_size() <= limit and data_bytes(predictions) <= limit:
+        return np.ones(len(predictions), np.bool_)
     lengths = np.diff(_offsets(predictions))
     if rows.nbytes <= limit:
         return lengths <= limit

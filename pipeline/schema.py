@@ -20,15 +20,15 @@ TYPES = {
     "bool": pa.bool_(),
     "string": pa.string(),
 }
-_TIME = pa.timestamp("us", tz="UTC")
+TIME = pa.timestamp("us", tz="UTC")
 _NAME = pa.dictionary(pa.int32(), pa.string())
 STANDARD = (
     pa.field("topic", _NAME, nullable=False),
     pa.field("partition", pa.int32(), nullable=False),
     pa.field("offset", pa.int64(), nullable=False),
     pa.field("key", pa.binary()),
-    pa.field("event_time", _TIME),
-    pa.field("scored_at", _TIME, nullable=False),
+    pa.field("event_time", TIME),
+    pa.field("scored_at", TIME, nullable=False),
     pa.field("model_name", _NAME, nullable=False),
     pa.field("model_version", _NAME, nullable=False),
 )

@@ -119,13 +119,7 @@ class Scorer:
 
     def _decode(self, values: list[bytes | None]) -> Decoded:
         decoded = self._recipe.decode(values)
-        answered = np.concatenate(
-            [decoded.accepted, np.array([one.row for one in decoded.rejects], np.int64)]
-        )
-        whole = np.arange(len(values))
-        if len(decoded.events) != len(decoded.accepted) or not (
-            np.array_equal(np.sort(answered), whole) and (np.diff(decoded.accepted) > 0).all()
-        ):
+        if len(decoded.events) != len(decoded.accepted) or not _each_once(decoded, len(values)):
             raise ValueError(
                 f"decode of {len(values)} records gave {len(decoded.events)} events for "
                 f"{len(decoded.accepted)} accepted and {len(decoded.rejects)} rejected rows: "
@@ -148,9 +142,7 @@ class Scorer:
     ) -> pa.RecordBatch:
         times = [one.event_time for one in pieces if one.event_time is not None]
         own = [
-            pa.concat_arrays([one.columns[field.name] for one in pieces])
-            if pieces
-            else pa.array([], field.type)
+            _joined([one.columns[field.name] for one in pieces], field.type)
             for field in self._recipe.fields
         ]
         return assembled(
@@ -188,6 +180,21 @@ def _bisect(
     middle = (start + stop) // 2
     yield from _bisect(attempt, start, middle)
     yield from _bisect(attempt, middle, stop)
+
+
+def _each_once(decoded: Decoded, size: int) -> bool:
+    """Whether each row is accepted or rejected, and the accepted ones ascend."""
+    if not decoded.rejects:
+        return np.array_equal(decoded.accepted, np.arange(size))
+    rejected = np.array([one.row for one in decoded.rejects], np.int64)
+    answered = np.sort(np.concatenate([decoded.accepted, rejected]))
+    return np.array_equal(answered, np.arange(size)) and bool((np.diff(decoded.accepted) > 0).all())
+
+
+def _joined(parts: list[pa.Array], kind: pa.DataType) -> pa.Array:
+    if len(parts) == 1:
+        return parts[0]
+    return pa.concat_arrays(parts) if parts else pa.array([], kind)
 
 
 def _check_lengths(what: str, values: Mapping[str, Any], size: int) -> None:

@@ -4,6 +4,7 @@ import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def scored(batch: Batch) -> Scored:
         tuple(Reject(i, "decode", "Bad", "bad") for i in range(len(values)) if i not in good),
         0.0,
     )
+
+
+@pytest.fixture(autouse=True)
+def a_chunk_for_each_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is so small would be one chunk; here one of several is to break."""
+
+    def split(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        numbers = rows.column("partition").to_numpy()
+        cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
+        for start, stop in pairwise(cuts):
+            if start < stop:
+                yield rows.slice(start, stop - start)
+
+    monkeypatch.setattr(journal, "split", split)
 
 
 def batch(number: int, offsets: Sequence[int], first: int, following: int) -> Batch:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from pipeline import journal
 from pipeline.batch import Batch, Outgoing, Partition, Settled
 from pipeline.commit import Commit, Target, records
@@ -116,11 +118,23 @@ def test_the_journal_holds_roll_chunks_commit_and_roll_in_this_order() -> None:
     assert (record.topic, record.date) == ("in", "2026-01-31")
 
 
-def test_each_chunk_answers_for_what_lies_up_to_its_last_row() -> None:
+def test_the_answers_of_one_commit_share_a_chunk() -> None:
+    """Each small one would cost the archiver as much as a large one."""
+    (found,) = of("journal", made(BATCH, batch_of(2, "in", [(0, 12, b"w")]), starts={P: 2, Q: 7}))
+    (key, value), _ = found.pairs()
+    assert journal.read_key(key or b"").spans == [(0, 2, 13), (3, 7, 9)]
+    assert journal.read_chunk(value or b"")["offset"].to_pylist() == [4, 6, 8, 12]
+
+
+def test_each_chunk_answers_for_what_lies_up_to_its_last_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its spans continue those of the chunk before, over dead letters and offsets without records."""
+    whole = journal.split
+    monkeypatch.setattr(journal, "split", lambda rows, _=1: whole(rows, 1))
     (found,) = of("journal", made(BATCH, batch_of(2, "in", [(0, 12, b"w")]), starts={P: 2, Q: 7}))
     keys = [journal.read_key(key or b"") for key, _ in found.pairs()[:-1]]
-    assert [key.spans for key in keys] == [[(0, 2, 7), (3, 7, 9)], [(0, 7, 13)]]
+    assert [key.spans for key in keys] == [[(0, 2, 5)], [(0, 5, 7)], [(3, 7, 9)], [(0, 7, 13)]]
     assert {(key.writer, key.sequence, key.date) for key in keys} == {("w", 9, "2026-01-31")}
     assert {key.layout for key in keys} == {TARGET.layout}
 
