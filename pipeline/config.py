@@ -233,7 +233,7 @@ class Batching:
         ),
     )
     max_batch_delay_ms: int = field(
-        default=5,
+        default=2,
         metadata=about(
             "milliseconds that the first record of a batch waits for others; 0 sends at once",
             minimum=0,
