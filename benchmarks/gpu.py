@@ -104,7 +104,7 @@ def prepared(subject: Subject, rows: int, *, gpu: bool) -> tuple[Callable[[], ob
         )
     bare = _session(files.model, CUDA if gpu else CPU)
     outputs, fed = files.spec.wanted_outputs, dict(tapped.fed)
-    feeds = recipe.feeds(recipe.decode(batch.values.to_pylist()).events)
+    feeds = recipe.feeds(recipe.decode(batch.values).events)
     return (
         lambda: bare.run(outputs, fed),
         lambda: model.run(feeds),

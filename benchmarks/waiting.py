@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.capacity import ServiceTime
 from pipeline.model import ModelFiles, Signature
-from pipeline.recipe import Decoded, Recipe, Values
+from pipeline.recipe import Decoded, Recipe
 
 # Of a batch of 32: a third of a second, and so 100 records per second.
 SERVICE = ServiceTime(0.080, 0.0075)
@@ -51,7 +51,7 @@ def _waiting(signature: Signature, end: Callable[[int], float]) -> Recipe:
     width = tensor.width
     due = 0.0
 
-    def decode(values: Values) -> Decoded:
+    def decode(values: pa.Array) -> Decoded:
         nonlocal due
         due = end(len(values))
         return Decoded([b""] * len(values), np.arange(len(values)), ())

@@ -11,11 +11,15 @@ Target: TypeAlias = tuple[
     str, str, int, float, Any, int, int, Any | None, bytes | None, bytes | None, bool
 ]
 
+# An Arrow binary array: the place of its first offset, the buffers of offsets and of data.
+Values: TypeAlias = tuple[int, Any, Any]
+
 def scan(
-    values: list[bytes], targets: list[Target], forbid_unknown: bool
+    rows: int, values: Values, targets: list[Target], forbid_unknown: bool
 ) -> tuple[list[int], list[bytes]]:
     """Read flat JSON objects into the targets' buffers, without holding the interpreter's lock.
 
     Returns the rows that are doubted, whose places mean nothing, and for each target all that it
     has of no fixed size in one piece: its buffer holds the end of each row's (int64, in bytes).
+    A null is read as the bytes at its place.
     """

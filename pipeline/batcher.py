@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.batch import Batch, Partition, Span, data_offsets
+from pipeline.batch import Batch, Partition, Span, data_bytes, data_offsets
 from pipeline.ports import Polled
 
 
@@ -100,36 +101,29 @@ class Batcher:
         return min(limit, int(np.searchsorted(ends[1:] - ends[0], nbytes, side="right")))
 
     def _batch(self, parts: list[Polled]) -> Batch:
-        numbers = np.concatenate([p.partitions for p in parts])
-        offsets = np.concatenate([p.offsets for p in parts])
-        timestamps = np.concatenate([p.timestamps for p in parts])
-        keys = pa.concat_arrays([p.keys for p in parts])
-        values = pa.concat_arrays([p.values for p in parts])
+        # Runs of one partition, which are copied once, and a poll of a single one not at all.
+        runs = [run for part in parts for run in _runs(part)]
+        runs.sort(key=lambda run: int(run.partitions[0]))
+        numbers = np.concatenate([run.partitions for run in runs])
+        offsets = np.concatenate([run.offsets for run in runs])
         headers = None
-        if any(p.headers is not None for p in parts):
-            headers = [h for p in parts for h in (p.headers or [None] * len(p.offsets))]
-        if np.any(numbers[1:] < numbers[:-1]):
-            order = np.argsort(numbers, kind="stable")
-            numbers, offsets, timestamps = numbers[order], offsets[order], timestamps[order]
-            arranged = pa.array(order)
-            keys, values = keys.take(arranged), values.take(arranged)
-            headers = None if headers is None else [headers[row] for row in order.tolist()]
+        if any(run.headers is not None for run in runs):
+            headers = [h for run in runs for h in (run.headers or [None] * len(run.offsets))]
         self._number += 1
         return Batch(
             id=self._number,
             spans=self._spans(numbers, offsets),
             offsets=pa.array(offsets),
-            timestamps=pa.array(timestamps),
-            keys=keys,
-            values=values,
+            timestamps=pa.array(np.concatenate([run.timestamps for run in runs])),
+            keys=_joined([run.keys for run in runs]),
+            values=_joined([run.values for run in runs]),
             headers=headers,
         )
 
     def _spans(self, numbers: np.ndarray, offsets: np.ndarray) -> tuple[Span, ...]:
-        starts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()]
         still_waiting = self._waiting()
         spans = []
-        for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        for start, stop in pairwise(_cuts(numbers)):
             number = int(numbers[start])
             following = int(offsets[stop - 1]) + 1
             if number not in still_waiting:
@@ -165,3 +159,22 @@ class Batcher:
         """An id for a part of a batch that was split."""
         self._number += 1
         return self._number
+
+
+def _cuts(numbers: np.ndarray) -> list[int]:
+    """Where runs of one partition begin, and the end of the last."""
+    changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+    return [0, *changes.tolist(), len(numbers)]
+
+
+def _runs(polled: Polled) -> list[Polled]:
+    cuts = _cuts(polled.partitions)
+    return [polled] if len(cuts) == 2 else [polled.slice(*run) for run in pairwise(cuts)]
+
+
+def _joined(arrays: list[pa.Array]) -> pa.Array:
+    """One binary array without bytes of others: a slice takes its whole poll along to a replica."""
+    data = arrays[0].buffers()[2]
+    if len(arrays) == 1 and data is not None and data.size == data_bytes(arrays[0]):
+        return arrays[0]
+    return pa.concat_arrays(arrays)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.batch import Reject
 from pipeline.ids import to_indices
@@ -16,7 +17,7 @@ from pipeline.json_flat import COMPILED, flat_reader, is_flat
 from pipeline.json_repair import Reason, Rejected
 from pipeline.json_structs import struct_reader
 from pipeline.json_types import event_type, needed_fields
-from pipeline.recipe import TOMBSTONE, Decode, Decoded, Decoder, Events, Needs, Values
+from pipeline.recipe import TOMBSTONE, Decode, Decoded, Decoder, Events, Needs
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MAX_MILLISECONDS = 253_402_300_799_999  # the last of the year 9999
@@ -30,11 +31,12 @@ def json_decoder(needs: Needs, compiled: bool = COMPILED) -> Decode:
     event = event_type(needed_fields(needs), needs.extra_fields == "reject")
     read = (flat_reader if compiled and is_flat(needs) else struct_reader)(needs, event)
 
-    def decode(values: Values) -> Decoded:
+    def decode(values: pa.Array) -> Decoded:
         tombstones = {}
-        if None in values:
-            tombstones = {row: TOMBSTONE for row, value in enumerate(values) if value is None}
-        parsed = read([value or b"" for value in values])
+        if values.null_count:
+            rows = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+            tombstones = dict.fromkeys(rows.tolist(), TOMBSTONE)
+        parsed = read(values)
         times, failed = None, parsed.failed
         if parsed.moments is not None:
             times, untimed = _event_times(parsed.moments)

@@ -5,7 +5,7 @@ it where nothing is compiled.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def flat_reader(needs: Needs, event: EventType) -> Reader:
     inputs = [_input_targets(one, tensor) for one, tensor in needs.inputs]
     forbid_unknown = needs.extra_fields == "reject"
 
-    def read(values: Sequence[bytes]) -> Parsed:
+    def read(values: pa.Array) -> Parsed:
         size = len(values)
         reads = [column.read(size) for column in columns]
         feeds, targets = {}, [one.target() for one in reads]
@@ -141,7 +141,8 @@ def flat_reader(needs: Needs, event: EventType) -> Reader:
             targets += places
         # Fields of one name side by side.
         order = sorted(range(len(targets)), key=lambda i: targets[i][0])
-        doubted, pieces = scan(list(values), [targets[i] for i in order], forbid_unknown)
+        texts = (values.offset, *values.buffers()[1:])
+        doubted, pieces = scan(size, texts, [targets[i] for i in order], forbid_unknown)
         piece_of = dict(zip(order, pieces, strict=True))
         held = [(one, piece_of[i]) for i, one in enumerate(reads)]
         found = zip(needs.ids, held, strict=False)
@@ -156,7 +157,7 @@ def flat_reader(needs: Needs, event: EventType) -> Reader:
         events = Events(size, feeds, dict(zip(names, passed, strict=True)))
         parsed = Parsed(events, moments, {}, ids)
         if doubted:
-            _put(parsed, doubted, read_structs([values[row] for row in doubted]))
+            _put(parsed, doubted, read_structs(values.take(pa.array(doubted))))
         return parsed
 
     return read

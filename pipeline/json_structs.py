@@ -3,7 +3,7 @@
 import math
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
@@ -42,7 +42,8 @@ class Parsed:
     ids: dict[str, pa.Array] = field(default_factory=dict)
 
 
-Reader: TypeAlias = Callable[[Sequence[bytes]], Parsed]
+# A null is read as an empty value.
+Reader: TypeAlias = Callable[[pa.Array], Parsed]
 
 
 def struct_reader(needs: Needs, event: EventType) -> Reader:
@@ -52,7 +53,8 @@ def struct_reader(needs: Needs, event: EventType) -> Reader:
     columns = _Columns(needs, event)
     moment = attrgetter(event.attribute(needs.event_time)) if needs.event_time else None
 
-    def read(values: Sequence[bytes]) -> Parsed:
+    def read(column: pa.Array) -> Parsed:
+        values = [value or b"" for value in column.to_pylist()]
         records: list[Any] = []
         repaired: dict[int, Repaired] = {}
         failed: dict[int, Reason] = {}

@@ -1,7 +1,7 @@
 """What a job supplies: decode, feeds, rows; and the recipe that a signature gives for free."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -23,7 +23,6 @@ from pipeline.model import (
 from pipeline.ragged import Ragged
 from pipeline.schema import ITEMS, SCORES, output_fields, pass_through_fields
 
-Values = Sequence[bytes | None]
 TOMBSTONE = ("Tombstone", "the record has no value (a tombstone), nothing can be scored")
 
 
@@ -50,7 +49,8 @@ class Decoded:
     event_time: npt.NDArray[np.int64] | None = None
 
 
-Decode = Callable[[Values], Decoded]
+# Takes the values of a batch's records, Arrow binary `[rows]`, null where a record has none.
+Decode = Callable[[pa.Array], Decoded]
 # What a model is fed by name: an array, or lists of indices that a ranking makes arrays of.
 Feed = npt.NDArray[Any] | Ragged
 
@@ -162,9 +162,9 @@ def each(function: Callable[[bytes], Any]) -> Decode:
     A record without a value is rejected without asking it.
     """
 
-    def decode(values: Values) -> Decoded:
+    def decode(values: pa.Array) -> Decoded:
         events, accepted, rejects = [], [], []
-        for row, value in enumerate(values):
+        for row, value in enumerate(values.to_pylist()):
             if value is None:
                 rejects.append(Reject(row, "decode", *TOMBSTONE))
                 continue

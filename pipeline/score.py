@@ -71,7 +71,7 @@ class Scorer:
         """The answer to one batch; never raises for what a record holds."""
         started = time.perf_counter()
         rejects: list[Reject] = []
-        pieces = list(self._pieces(batch.values.to_pylist(), rejects))
+        pieces = list(self._pieces(batch.values, rejects))
         accepted = np.concatenate([np.empty(0, np.int64), *(one.accepted for one in pieces)])
         rows = self._rows(batch, accepted, pieces)
         predictions = self._encode(rows)
@@ -94,7 +94,7 @@ class Scorer:
             seconds=time.perf_counter() - started,
         )
 
-    def _pieces(self, values: list[bytes | None], rejects: list[Reject]) -> Iterator[_Piece]:
+    def _pieces(self, values: pa.Array, rejects: list[Reject]) -> Iterator[_Piece]:
         """Decode and run; usually one piece, more where something raised. Appends to `rejects`."""
         for low, _, decoded in _bisect(lambda a, b: self._decode(values[a:b]), 0, len(values)):
             if isinstance(decoded, Exception):
@@ -117,7 +117,7 @@ class Scorer:
                 piece = _Piece(accepted[start:stop], times, columns)
                 yield _finite(piece, self._recipe.fields, rejects)
 
-    def _decode(self, values: list[bytes | None]) -> Decoded:
+    def _decode(self, values: pa.Array) -> Decoded:
         decoded = self._recipe.decode(values)
         if len(decoded.events) != len(decoded.accepted) or not _each_once(decoded, len(values)):
             raise ValueError(

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pyarrow as pa
+
 from pipeline.decode import DECODERS
 from pipeline.model import ModelFiles, Signature
 from pipeline.recipe import Decoded, Recipe, signature_recipe
@@ -15,8 +17,8 @@ def recipe(files: ModelFiles, signature: Signature) -> Recipe:
     """Make the model's own recipe, with a decoder that some values do not let live."""
     made = signature_recipe(files.spec, signature, {}, DECODERS["json"])
 
-    def decode(values: list[bytes | None]) -> Decoded:
-        for value in values:
+    def decode(values: pa.Array) -> Decoded:
+        for value in values.to_pylist():
             if value is not None and KILLS in value:
                 os.kill(os.getpid(), signal.SIGKILL)
             if value is not None and HANGS in value:

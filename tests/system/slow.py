@@ -2,6 +2,8 @@
 
 import time
 
+import pyarrow as pa
+
 from pipeline.decode import DECODERS
 from pipeline.model import ModelFiles, Signature
 from pipeline.recipe import Decoded, Recipe, signature_recipe
@@ -11,7 +13,7 @@ def recipe(files: ModelFiles, signature: Signature) -> Recipe:
     """Make the model's own recipe, with a decoder that waits."""
     made = signature_recipe(files.spec, signature, {}, DECODERS["json"])
 
-    def decode(values: list[bytes | None]) -> Decoded:
+    def decode(values: pa.Array) -> Decoded:
         time.sleep(0.005 * len(values))
         return made.decode(values)
 

@@ -122,6 +122,18 @@ def test_records_of_a_batch_are_grouped_by_partition_with_their_columns() -> Non
     assert batch.timestamps.to_pylist() == [1000, 1001, 1002, 1000, 1001]
 
 
+def test_a_part_of_a_poll_travels_without_the_rest() -> None:
+    """What is pickled of an Arrow array is all of its buffers; a whole poll is not copied."""
+    batcher = made(rows=3)
+    polled = polled_of([(0, n, b"x" * 1000) for n in range(4)])
+    batcher.add(polled, 0.0)
+    assert batcher.take().values.get_total_buffer_size() < 4000
+    assert batcher.take().values.get_total_buffer_size() < 2000
+    polled = polled_of([(0, n, b"x" * 1000) for n in range(4, 7)])
+    batcher.add(polled, 0.0)
+    assert batcher.take().values is polled.values
+
+
 def test_an_end_is_a_skip_only_once_its_records_have_left() -> None:
     """The end of a partition does not pass records that still wait."""
     batcher = made()

@@ -46,13 +46,17 @@ SIGNATURE = Signature(
 FILES = ModelFiles(SPEC, b"", "m", "1")
 
 
+def column(*values: bytes | None) -> pa.Array:
+    return pa.array(values, pa.binary())
+
+
 def test_signature_makes_a_recipe_without_code() -> None:
     """Fields, feeds and rows follow from model.yaml and the signature."""
     recipe = signature_recipe(SPEC, SIGNATURE, {"id": "int64"}, DECODERS["json"])
     assert [field.name for field in recipe.fields] == [
         "id", "score", "second", "yes", "all", "flagged",
     ]  # fmt: skip
-    decoded = recipe.decode([b'{"a": 1, "b": 2, "id": 5}', b'{"a": 3, "b": 4}'])
+    decoded = recipe.decode(column(b'{"a": 1, "b": 2, "id": 5}', b'{"a": 3, "b": 4}'))
     assert recipe.feeds(decoded.events)["x"].tolist() == [[1, 2], [3, 4]]
     maps = [{"yes": 0.5, "no": 0.5}, {"yes": 1.0, "no": 0.0}]
     outputs = {
@@ -74,7 +78,8 @@ def test_signature_makes_a_recipe_without_code() -> None:
 def test_events_slice_as_one() -> None:
     """A slice of events holds the same rows of feeds and columns."""
     recipe = signature_recipe(SPEC, SIGNATURE, {"id": "int64"}, DECODERS["json"])
-    events = recipe.decode([b'{"a": %d, "b": 0, "id": %d}' % (i, i) for i in range(5)]).events
+    values = (b'{"a": %d, "b": 0, "id": %d}' % (i, i) for i in range(5))
+    events = recipe.decode(column(*values)).events
     part = events[1:3]
     assert len(part) == 2
     assert recipe.feeds(part)["x"][:, 0].tolist() == [1, 2]
@@ -83,7 +88,7 @@ def test_events_slice_as_one() -> None:
 
 def test_each_lifts_one_function() -> None:
     """ValueError rejects the record, a tombstone is never asked about."""
-    decoded = each(int)([b"1", b"x", None, b"2"])
+    decoded = each(int)(column(b"1", b"x", None, b"2"))
     assert list(decoded.events[:]) == [1, 2]
     assert decoded.accepted.tolist() == [0, 3]
     assert [(r.row, r.stage, r.exception) for r in decoded.rejects] == [
@@ -111,7 +116,7 @@ def test_recipe_is_found_by_import_path(module: str) -> None:
     """The user's function makes the recipe."""
     recipe = make_recipe(find_maker(f"{module}:recipe"), FILES, SIGNATURE)
     assert isinstance(recipe, Recipe)
-    assert list(recipe.decode([b"1.5"]).events[:]) == [1.5]
+    assert list(recipe.decode(column(b"1.5")).events[:]) == [1.5]
 
 
 @pytest.mark.parametrize("path", ["module", "no_such_module:x", "{}:missing", "{}:other", ":x"])
