@@ -254,7 +254,7 @@ class Feeder:
         if parts:
             if unrolled.date not in {None, date}:
                 before, unrolled = "date", Unrolled()
-            # Whole buffers, also where a part shares them: the exact size takes as long as scoring.
+            # Whole buffers, also shared ones: of a small part the exact size is dear.
             size = sum(part.scored.rows.get_total_buffer_size() for part in parts)
             unrolled = unrolled.plus(now, size, date)
         after = None
