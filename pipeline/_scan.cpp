@@ -477,7 +477,6 @@ bool open_target(PyObject* item, Py_ssize_t rows, Buffers& buffers, Target& targ
 
 // An Arrow binary array; a null counts as the bytes at its place, mostly none.
 struct Records {
-  Py_ssize_t rows;
   const int32_t* offsets;  // [rows + 1]
   const char* data;
 };
@@ -486,7 +485,6 @@ bool open_records(Py_ssize_t rows, PyObject* values, Buffers& buffers, Records& 
   Py_ssize_t first;
   PyObject *offsets, *data;
   if (!PyArg_ParseTuple(values, "nOO", &first, &offsets, &data)) return false;
-  records.rows = rows;
   if (rows == 0) return true;
   constexpr auto kOffset = static_cast<Py_ssize_t>(sizeof(int32_t));
   char *ends, *bytes;

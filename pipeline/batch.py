@@ -96,8 +96,14 @@ class Batch:
         return self if self.headers is None else replace(self, headers=None)
 
 
+def runs(partitions: npt.NDArray[np.int32]) -> list[int]:
+    """Where runs of one partition begin in a column of at least one, and the end of the last."""
+    changes = np.flatnonzero(partitions[1:] != partitions[:-1]) + 1
+    return [0, *changes.tolist(), len(partitions)]
+
+
 def data_offsets(array: pa.Array) -> npt.NDArray[np.int32]:
-    """Where a binary array's values begin and end in its data, int32 `[rows + 1]`."""
+    """Where a binary, string, list or map array's values begin and end, int32 `[rows + 1]`."""
     if len(array) == 0:
         return np.zeros(1, np.int32)
     ends = np.frombuffer(array.buffers()[1], np.int32)

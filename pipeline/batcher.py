@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from pipeline.batch import Batch, Partition, Span, data_bytes, data_offsets
+from pipeline.batch import Batch, Partition, Span, data_bytes, data_offsets, runs
 from pipeline.ports import Polled
 
 
@@ -102,28 +102,28 @@ class Batcher:
 
     def _batch(self, parts: list[Polled]) -> Batch:
         # Runs of one partition, which are copied once, and a poll of a single one not at all.
-        runs = [run for part in parts for run in _runs(part)]
-        runs.sort(key=lambda run: int(run.partitions[0]))
-        numbers = np.concatenate([run.partitions for run in runs])
-        offsets = np.concatenate([run.offsets for run in runs])
+        pieces = [piece for part in parts for piece in _pieces(part)]
+        pieces.sort(key=lambda piece: int(piece.partitions[0]))
+        numbers = np.concatenate([piece.partitions for piece in pieces])
+        offsets = np.concatenate([piece.offsets for piece in pieces])
         headers = None
-        if any(run.headers is not None for run in runs):
-            headers = [h for run in runs for h in (run.headers or [None] * len(run.offsets))]
+        if any(piece.headers is not None for piece in pieces):
+            headers = [h for one in pieces for h in (one.headers or [None] * len(one.offsets))]
         self._number += 1
         return Batch(
             id=self._number,
             spans=self._spans(numbers, offsets),
             offsets=pa.array(offsets),
-            timestamps=pa.array(np.concatenate([run.timestamps for run in runs])),
-            keys=_joined([run.keys for run in runs]),
-            values=_joined([run.values for run in runs]),
+            timestamps=pa.array(np.concatenate([piece.timestamps for piece in pieces])),
+            keys=_joined([piece.keys for piece in pieces]),
+            values=_joined([piece.values for piece in pieces]),
             headers=headers,
         )
 
     def _spans(self, numbers: np.ndarray, offsets: np.ndarray) -> tuple[Span, ...]:
         still_waiting = self._waiting()
         spans = []
-        for start, stop in pairwise(_cuts(numbers)):
+        for start, stop in pairwise(runs(numbers)):
             number = int(numbers[start])
             following = int(offsets[stop - 1]) + 1
             if number not in still_waiting:
@@ -161,14 +161,8 @@ class Batcher:
         return self._number
 
 
-def _cuts(numbers: np.ndarray) -> list[int]:
-    """Where runs of one partition begin, and the end of the last."""
-    changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
-    return [0, *changes.tolist(), len(numbers)]
-
-
-def _runs(polled: Polled) -> list[Polled]:
-    cuts = _cuts(polled.partitions)
+def _pieces(polled: Polled) -> list[Polled]:
+    cuts = runs(polled.partitions)
     return [polled] if len(cuts) == 2 else [polled.slice(*run) for run in pairwise(cuts)]
 
 

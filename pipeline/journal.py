@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from pipeline.batch import Partition
+from pipeline.batch import Partition, runs
 
 CHUNK, COMMIT, ROLL = "chunk", "commit", "roll"
 # Reasons of rolls that begin a generation of the layout: the slot's partitions go to others, or
@@ -95,7 +95,7 @@ def split(rows: pa.RecordBatch, limit: int = CHUNK_BYTES) -> Iterator[pa.RecordB
 def ends(rows: pa.RecordBatch) -> dict[int, int]:
     """The offset after the last row of each input partition; in each of them rows ascend."""
     numbers = rows.column("partition").to_numpy()
-    last = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
+    last = np.array(runs(numbers)[1:]) - 1
     offsets = rows.column("offset").to_numpy()[last] + 1
     return dict(zip(numbers[last].tolist(), offsets.tolist(), strict=True))
 

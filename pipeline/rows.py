@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.batch import Batch, data_bytes
+from pipeline.batch import Batch, data_bytes, data_offsets
 from pipeline.schema import STANDARD, TIME
 
 
@@ -109,18 +109,11 @@ def sizes_fit(rows: pa.RecordBatch, predictions: pa.Array, limit: int) -> npt.ND
     # Mostly all of them together do, which is seen at once: a small batch is not to pay for more.
     if rows.get_total_buffer_size() <= limit and data_bytes(predictions) <= limit:
         return np.ones(len(predictions), np.bool_)
-    lengths = np.diff(_offsets(predictions))
+    lengths = np.diff(data_offsets(predictions))
     if rows.nbytes <= limit:
         return lengths <= limit
     bytes_of_row = sum(_row_bytes(column) for column in rows.columns)
     return (lengths <= limit) & (bytes_of_row <= limit)
-
-
-def _offsets(column: pa.Array) -> npt.NDArray[np.int64]:
-    """The offsets `[rows + 1]` of a binary, string, list or map array."""
-    return np.frombuffer(column.buffers()[1], np.int32)[
-        column.offset : column.offset + len(column) + 1
-    ].astype(np.int64)
 
 
 def _row_bytes(column: pa.Array) -> npt.NDArray[np.int64]:
@@ -134,11 +127,11 @@ def _row_bytes(column: pa.Array) -> npt.NDArray[np.int64]:
         total: npt.NDArray[np.int64] = np.sum([np.ones(size, np.int64), *fields], axis=0)
         return total
     if pa.types.is_list(kind) or pa.types.is_map(kind):
-        offsets = _offsets(column)
+        offsets = data_offsets(column)
         below = np.concatenate([[0], np.cumsum(_row_bytes(column.values))])
         sizes: npt.NDArray[np.int64] = 5 + below[offsets[1:]] - below[offsets[:-1]]
         return sizes
     if pa.types.is_binary(kind) or pa.types.is_string(kind):
-        return 5 + np.diff(_offsets(column))
+        return 5 + np.diff(data_offsets(column)).astype(np.int64)
     width = 4 if pa.types.is_dictionary(kind) else (kind.bit_width + 7) // 8
     return np.full(size, 1 + width, np.int64)

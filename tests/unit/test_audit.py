@@ -20,7 +20,7 @@ from pipeline.anomaly import Anomaly
 from pipeline.archiver import Archiver
 from pipeline.audit import Audit, Promise
 from pipeline.audit_job import JobAudit, View
-from pipeline.batch import Batch, Partition, Reject, Scored, Settled, Span
+from pipeline.batch import Batch, Partition, Reject, Scored, Settled, Span, runs
 from pipeline.commit import Commit, Target, records
 from pipeline.contents import own_fields
 from pipeline.edges.parquet import LocalFiles, VisibleFiles
@@ -85,9 +85,7 @@ def a_chunk_for_each_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is so small would be one chunk; here one of several is to break."""
 
     def split(rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        numbers = rows.column("partition").to_numpy()
-        cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(numbers)]
-        for start, stop in pairwise(cuts):
+        for start, stop in pairwise(runs(rows.column("partition").to_numpy())):
             if start < stop:
                 yield rows.slice(start, stop - start)
 
