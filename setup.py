@@ -7,7 +7,11 @@ setup(
         Extension(
             name,
             [f"{name.replace('.', '/')}.cpp"],
-            depends=["pipeline/_buffers.h", "pipeline/edges/kafka/_librdkafka.h"],
+            depends=[
+                "pipeline/_buffers.h",
+                "pipeline/_numbers.h",
+                "pipeline/edges/kafka/_librdkafka.h",
+            ],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3"],
             # One build serves every Python from 3.11 on.

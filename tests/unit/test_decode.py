@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.decode import json_decoder
@@ -411,16 +411,36 @@ DOUBLE = Needs(
 )
 
 
-@given(
+NUMBER_TEXTS = (
     st.from_regex(r"-?(0|[1-9][0-9]{0,22})(\.[0-9]{1,22})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+    | st.from_regex(r"-?[0-9]\.[0-9]{14,17}", fullmatch=True)
     | st.floats(allow_nan=False, allow_infinity=False).map(repr)
     | st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr)
 )
+
+
+@given(NUMBER_TEXTS)
 def test_numbers_are_rounded_as_python_rounds_them(text: str) -> None:
     """Any number that JSON can write arrives as the double nearest to it."""
     decoded = decode(DOUBLE, f'{{"x":{text} }}'.encode())
     if math.isfinite(float(text)):
         assert decoded.events.feeds["x"].tolist() == [float(text)]  # type: ignore[attr-defined]
+    else:
+        assert len(decoded.rejects) == 1
+
+
+@given(st.lists(NUMBER_TEXTS, min_size=2, max_size=40), st.sampled_from(["", " ", "  \n"]))
+@example(["9.740865532228085", "-0.9728340843400927"], "")  # one division would round them twice
+@example([f"{whole}.{12345678901234567890 % 10**places:0{places}}"
+          for whole in ("0", "-7", "12") for places in range(1, 21)], " ")  # fmt: skip
+def test_numbers_of_an_array_are_rounded_alike(texts: list[str], space: str) -> None:
+    """An array of any length arrives number by number as each would alone, however it is spaced."""
+    needs = single(FieldSpec("v"), Tensor("double", (None, len(texts))))
+    array = f"[{space}{f'{space},{space}'.join(texts)}{space}]"
+    decoded = decode(needs, f'{{"v":{array},"w":{array}}}'.encode())
+    numbers = [float(text) for text in texts]
+    if all(math.isfinite(number) for number in numbers):
+        assert decoded.events.feeds["x"].tolist() == [numbers]  # type: ignore[attr-defined]
     else:
         assert len(decoded.rejects) == 1
 
@@ -459,6 +479,16 @@ def test_broken_bytes_are_never_taken_for_more_than_they_are(noise: bytes, at: i
     whole = b'{"v": [1, -2.5e1], "s": "text", "c": {"d": [true]}}'
     asked = Needs(VECTOR.inputs, pass_through_fields({"s": "string"}))
     decode(asked, whole[:at] + noise + whole[at:], whole, whole[:at], whole[:at] + noise)
+
+
+@given(st.binary(max_size=4) | st.text("0123456789.,-e ]", max_size=4), st.integers(0, 86))
+def test_broken_bytes_in_a_long_array_are_no_numbers(noise: str | bytes, at: int) -> None:
+    """An array is read in blocks, and whatever gets into one is accepted or refused alike."""
+    numbers = [0.5, -2.25, 7, 12.5, 0.123456789012, -0.0, 9.007199254740993, 3e-7, 0.1, 1.0]
+    whole = json.dumps({"v": numbers}).encode()
+    dirt = noise if isinstance(noise, bytes) else noise.encode()
+    kind = Tensor("double", (None, len(numbers)))
+    decode(single(FieldSpec("v"), kind), whole[:at] + dirt + whole[at:], whole, whole[:at] + dirt)
 
 
 def test_a_field_named_twice_counts_as_it_stands_last() -> None:
