@@ -4,19 +4,17 @@ The driver calls `turn(orders)` and gets a `Report`. Every blocking call in a tu
 the turn. Errors of the commit in the background are raised again at the loop's next step.
 """
 
-import datetime
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pipeline.batch import Partition, Settled
+from pipeline.batch import Settled
 from pipeline.batcher import Batcher
-from pipeline.commit import Commit, Target, predictions, records
+from pipeline.commit import Target, predictions
+from pipeline.committer import Committer
 from pipeline.config import CommitPolicy, DeadLetters, Roll
 from pipeline.control import Orders, Report, WaitingOn
 from pipeline.dispatch import Dispatch
 from pipeline.errors import Retriable
-from pipeline.journal import Unrolled
 from pipeline.ledger import Ledger
 from pipeline.ports import Ahead, Background, Claimed, Clock, Sink, Source
 from pipeline.progress import DeadRatio, Progress
@@ -26,13 +24,6 @@ POLL_SECONDS = 0.005
 # While answers are on their way a poll must not hold them up.
 BUSY_POLL_SECONDS = 0.001
 BLOCKED_SECONDS = 0.01
-# Where the broker is so busy that a commit takes half of its interval, commits cost throughput: 7 %
-# of it at 100 ms, nothing at twice that. So they are then up to so many intervals apart.
-MOST_INTERVALS = 2.0
-# Positions that moved without records (markers, ends of partitions) need no haste.
-QUIET_COMMIT_SECONDS = 1.0
-# Group offsets expire after days without a commit; an hour keeps far away from that.
-KEEP_ALIVE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +33,6 @@ class Policies:
     commit: CommitPolicy
     roll: Roll
     dead_letters: DeadLetters
-
-
-@dataclass(frozen=True, slots=True)
-class _Writing:
-    """The one commit that runs in the background."""
-
-    commit: Commit
-    future: Future[None]
-    started: float
 
 
 class Feeder:
@@ -86,7 +68,16 @@ class Feeder:
         self._batcher = batcher
         self._dispatch = dispatch
         self._policies = policies
-        self._background = background
+        self._committer = Committer(
+            target,
+            sink,
+            policies.commit,
+            policies.roll,
+            claimed.positions,
+            ahead=ahead is not None,
+            background=background,
+            clock=clock,
+        )
         self._clock = clock
         self._memory = memory
         self._suspect_rows = suspect_rows
@@ -94,15 +85,7 @@ class Feeder:
         self._progress = Progress(target.input_topic, claimed.positions)
         subject = f"{target.input_topic} in slot {target.slot}"
         self._dead_ratio = DeadRatio(policies.dead_letters, subject)
-        self._writing: _Writing | None = None
         self._failed = False
-        self._unrolled = Unrolled()
-        # The claim has written a roll record with these.
-        self._rolled = dict(claimed.positions)
-        self._sequence = 0
-        self._last_commit = clock.monotonic()
-        self._commit_seconds: float | None = None
-        self._committed_at: float | None = None
 
     def turn(self, orders: Orders) -> Report:
         """Work for at most `orders.seconds`; less when the driver is needed.
@@ -132,7 +115,7 @@ class Feeder:
             asks = self._dispatch.lost or self._dispatch.needs_isolation != isolating
             if now >= end or drained or asks:
                 break
-        if self._writing is None:
+        if not self._committer.running:
             self._sink.tend()
         return self._report(max(waited, key=lambda w: waited[w]), drained)
 
@@ -217,102 +200,46 @@ class Feeder:
             self._sent.append(part)
 
     def _start_commit(self, drain: bool, now: float) -> None:
-        if self._writing is not None:
-            return
-        policy = self._policies.commit
-        age = now - self._last_commit
-        large = self._ledger.rows >= policy.max_rows or self._ledger.nbytes >= policy.max_bytes
-        interval = policy.interval_ms / 1000
-        busy = 2 * (self._commit_seconds or 0.0)
-        due = min(max(interval, busy), MOST_INTERVALS * interval)
-        if not (drain or large or age >= due):
+        ledger, committer = self._ledger, self._committer
+        if committer.running or not (drain or committer.due(ledger.rows, ledger.nbytes, now)):
             return
         # What was sent ahead has arrived by now; what was not sent yet is for the next commit.
-        parts = self._ledger.take() if self._ahead is None else tuple(self._sent)
-        positions = self._ledger.positions()
-        roll = self._policies.roll
-        if not parts:
-            moved = positions != self._progress.committed
-            ending = drain and self._nothing_in_flight() and positions != self._rolled
-            boundary = ending or self._unrolled.due(now, roll.interval_seconds, roll.max_bytes)
-            quiet = (moved and (drain or age >= QUIET_COMMIT_SECONDS)) or age >= KEEP_ALIVE_SECONDS
-            if not (boundary or quiet):
-                return
-        today = datetime.datetime.fromtimestamp(self._clock.time(), datetime.UTC).date().isoformat()
-        self._begin(parts, positions, today, drain, now)
-
-    def _begin(
-        self,
-        parts: tuple[Settled, ...],
-        positions: dict[Partition, int],
-        date: str,
-        drain: bool,
-        now: float,
-    ) -> None:
-        before = None
-        unrolled = self._unrolled
-        if parts:
-            if unrolled.date not in {None, date}:
-                before, unrolled = "date", Unrolled()
-            # Whole buffers, also shared ones: of a small part the exact size is dear.
-            size = sum(part.scored.rows.get_total_buffer_size() for part in parts)
-            unrolled = unrolled.plus(now, size, date)
-        after = None
-        roll = self._policies.roll
-        if drain and self._nothing_in_flight() and positions != self._rolled:
-            after = "drain"
-        elif unrolled.due(now, roll.interval_seconds, roll.max_bytes):
-            after = "size" if unrolled.nbytes >= roll.max_bytes else "interval"
-        if after is not None:
-            unrolled, self._rolled = Unrolled(), positions
-        self._unrolled = unrolled
-        self._sequence += 1
-        commit = Commit(
-            self._sequence, parts, self._progress.committed, positions, date, before, after
-        )
+        parts = ledger.take() if self._ahead is None else tuple(self._sent)
         self._sent.clear()
-        target, sink, sent = self._target, self._sink, self._ahead is not None
-
-        def write() -> None:
-            made = records(commit, target, predictions_sent=sent)
-            sink.write(made, commit.positions, commit.sequence)
-
-        self._last_commit = now
-        self._writing = _Writing(commit, self._background(write), now)
+        committer.start(
+            parts,
+            self._progress.committed,
+            ledger.positions(),
+            drain=drain,
+            last=drain and self._nothing_in_flight(),
+            now=now,
+        )
 
     def _finish_commit(self, now: float) -> None:
-        writing = self._writing
-        if writing is None or not writing.future.done():
-            return
-        writing.future.result()
-        self._writing = None
-        self._ledger.written(writing.commit.parts)
-        self._progress.wrote(writing.commit)
-        self._commit_seconds = now - writing.started
-        self._committed_at = self._clock.time()
+        commit = self._committer.finished(now)
+        if commit is not None:
+            self._ledger.written(commit.parts)
+            self._progress.wrote(commit)
 
     def _await_commit(self) -> None:
         """Wait a little where there is nothing to poll and no answer to wait for."""
         if self._ahead is not None and self._held_back:
             self._ahead.wait(BLOCKED_SECONDS)
             return
-        if self._writing is None:
+        if self._committer.running:
+            self._committer.wait(BLOCKED_SECONDS)
+        else:
             self._clock.sleep(BLOCKED_SECONDS)
-            return
-        try:
-            self._writing.future.exception(timeout=BLOCKED_SECONDS)
-        except TimeoutError:
-            return
 
     def _nothing_in_flight(self) -> bool:
         return self._batcher.rows == 0 and self._dispatch.idle
 
     def _is_drained(self) -> bool:
         return (
-            self._writing is None
+            not self._committer.running
             and self._nothing_in_flight()
             and self._ledger.rows == 0
-            and self._progress.committed == self._rolled
+            and self._progress.committed == self._committer.rolled
             and self._ledger.positions() == self._progress.committed
         )
 
@@ -335,16 +262,15 @@ class Feeder:
             waiting_on=waiting_on,
             uncommitted_rows=self._ledger.rows,
             commits=progress.commits,
-            last_commit_seconds=self._commit_seconds,
-            committed_at=self._committed_at,
+            last_commit_seconds=self._committer.seconds,
+            committed_at=self._committer.ended_at,
             drained=drained,
             memory_bytes=self._memory(),
         )
 
     def close(self) -> None:
         """Wait for the commit in the background, then give everything back."""
-        if self._writing is not None:
-            self._writing.future.exception()
+        self._committer.wait()
         self._source.close()
         self._sink.close()
         if self._ahead is not None:

@@ -161,7 +161,7 @@ def roll(
 class Unrolled:
     """The rows that the newest roll record does not cover: since when, how many bytes, what date.
 
-    Its owner is the feeder, which passes it in and keeps what comes out.
+    Its owner is the committer, which keeps what comes out.
     """
 
     since: float | None = None

@@ -132,7 +132,10 @@ def fill_a_file(stage: Stage, config: Config, feeder: Feeder) -> None:
     """Have 400 records scored and a boundary behind them, so that an archiver finds a whole file."""
     feed(stage, config.input.topic, 400)
     until(lambda: feeder.turn(zombie.TURN).commits and committed(stage, config) >= 400, "scored")
-    until(lambda: feeder.turn(zombie.TURN) and feeder._unrolled.since is None, "a file is whole")
+    until(
+        lambda: feeder.turn(zombie.TURN) and feeder._committer._unrolled.since is None,
+        "a file is whole",
+    )
 
 
 @contextmanager

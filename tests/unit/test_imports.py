@@ -15,7 +15,7 @@ LAYERS = {
     "_scan forms best ranking rules score rows encode _encode capacity "
     "anomaly marks contents books answers audit audit_file audit_files audit_inputs audit_chunks "
     "audit_journal audit_rows audit_job verification demand outlook scale placement",
-    "roles": "question starts dispatch feeder fleet slot slots archiver keeper scaler status run",
+    "roles": "question starts dispatch committer feeder fleet slot slots archiver keeper scaler status run",
     "wire": "job stream build wire",
     "main": "signals main",
     "commands": "topics records check replay offsets submit produce view verify tables commands",
