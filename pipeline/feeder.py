@@ -225,8 +225,7 @@ class Feeder:
         """Wait a little where there is nothing to poll and no answer to wait for."""
         if self._ahead is not None and self._held_back:
             self._ahead.wait(BLOCKED_SECONDS)
-            return
-        if self._committer.running:
+        elif self._committer.running:
             self._committer.wait(BLOCKED_SECONDS)
         else:
             self._clock.sleep(BLOCKED_SECONDS)
