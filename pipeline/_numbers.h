@@ -19,23 +19,8 @@
 constexpr double kPowersOfTen[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-constexpr uint64_t kIntegerPowersOfTen[] = {1,
-                                            10,
-                                            100,
-                                            1'000,
-                                            10'000,
-                                            100'000,
-                                            1'000'000,
-                                            10'000'000,
-                                            100'000'000,
-                                            1'000'000'000,
-                                            10'000'000'000,
-                                            100'000'000'000,
-                                            1'000'000'000'000,
-                                            10'000'000'000'000,
-                                            100'000'000'000'000,
-                                            1'000'000'000'000'000,
-                                            10'000'000'000'000'000};
+constexpr uint64_t kIntegerPowersOfTen[] = {1,       10,        100,        1'000,    10'000,
+                                            100'000, 1'000'000, 10'000'000, 100'000'000};
 constexpr double kSigns[] = {1.0, -1.0};
 constexpr int kExactPower = 22;
 constexpr int kExactDigits = 19;
@@ -101,6 +86,12 @@ struct Number {
   bool is_integer;  // written without a fraction or exponent, and within 64 bits
 };
 
+// Exact up to 2^53. A sign is as good as random, so nothing branches on it; a signed integer becomes
+// a double in one instruction.
+inline double signed_real(uint64_t digits, bool negative) {
+  return static_cast<double>(static_cast<int64_t>(digits)) * kSigns[negative];
+}
+
 // `count` digits from 1 to 8; false where there are others among them.
 inline bool take_some(const char* at, int count, uint64_t& digits) {
   const uint64_t values = (load_eight(at) ^ (kOnes * '0')) << (64 - 8 * count);
@@ -109,8 +100,7 @@ inline bool take_some(const char* at, int count, uint64_t& digits) {
 }
 
 // A number from `at` to `stop` of one digit, or with one digit before its point and 1 to 16 after it,
-// as most features are; false for all else, numbers or not. A sign is as good as random, so nothing
-// branches on it.
+// as most features are; false for all else, numbers or not.
 inline bool read_decimal(const char* at, const char* stop, double& real) {
   if (*at == ' ') ++at;
   const bool negative = *at == '-';
@@ -119,14 +109,14 @@ inline bool read_decimal(const char* at, const char* stop, double& real) {
   const auto places = static_cast<int>(stop - at) - 2;
   if (digits > 9 || places > 16) return false;
   if (places < 1) {
-    real = static_cast<double>(static_cast<int64_t>(digits)) * kSigns[negative];
+    real = signed_real(digits, negative);
     return places == -1;
   }
   if (at[1] != '.') return false;
   if (!take_some(at + 2, places < 8 ? places : 8, digits)) return false;
   if (places > 8 && !take_some(at + 10, places - 8, digits)) return false;
   if (digits > kExactInteger) return false;
-  real = static_cast<double>(static_cast<int64_t>(digits)) * kSigns[negative] / kPowersOfTen[places];
+  real = signed_real(digits, negative) / kPowersOfTen[places];
   return true;
 }
 
@@ -148,7 +138,6 @@ inline ptrdiff_t take_places(const char*& at, const char* end, uint64_t& digits)
 
 inline const char* read_number(const char* at, const char* end, Number& number) {
   const char* begin = at;
-  // A sign is as good as random, so nothing branches on it.
   const bool negative = *at == '-';
   at += negative;
   const char* first = at;
@@ -184,7 +173,7 @@ inline const char* read_number(const char* at, const char* end, Number& number) 
   }
   if (count <= kExactDigits && digits <= kExactInteger && -kExactPower <= exponent &&
       exponent <= kExactPower) {
-    const double value = static_cast<double>(digits) * kSigns[negative];
+    const double value = signed_real(digits, negative);
     number.real = exponent < 0 ? value / kPowersOfTen[-exponent] : value * kPowersOfTen[exponent];
     return at;
   }

@@ -223,6 +223,7 @@ const char* read_vector(const char* at, const char* end, Target& target, char* p
       const char* stop = block + __builtin_ctzll(ends);
       Number number;
       if (real && read_decimal(at, stop, number.real)) {
+        // Less than ten, which is within any limit.
         write_number(number, target.kind, target.limit, place);
       } else if (read_element(at, end, target, place) != stop) {
         return nullptr;
