@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pipeline import journal
 from pipeline.archived import Archived, decode_note, encode_note
 from pipeline.control import ArchiveReport
+from pipeline.layout import KEEP_ALIVE_SECONDS
 from pipeline.ports import Attempt, Clock, FileStore, JournalReader, JournalRecord
 
 log = logging.getLogger("headrace.archive")
@@ -30,7 +31,6 @@ GROUP_ROWS = 65_536
 GROUP_BYTES = 16 << 20
 POLL_RECORDS = 64
 POLL_SECONDS = 0.05
-KEEP_ALIVE_SECONDS = 3600.0
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from pipeline.batch import Partition, Settled
 from pipeline.commit import Commit, Target, records
 from pipeline.config import CommitPolicy, Roll
 from pipeline.journal import Unrolled
+from pipeline.layout import KEEP_ALIVE_SECONDS
 from pipeline.ports import Background, Clock, Sink
 
 # Where the broker is so busy that a commit takes half of its interval, commits cost throughput: 7 %
@@ -16,8 +17,6 @@ from pipeline.ports import Background, Clock, Sink
 MOST_INTERVALS = 2.0
 # Positions that moved without records (markers, ends of partitions) need no haste.
 QUIET_COMMIT_SECONDS = 1.0
-# Group offsets expire after days without a commit; an hour keeps far away from that.
-KEEP_ALIVE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ VERSION = 1
 WAY_OUT = (
     "`headrace offsets CONFIG --to earliest`, or `latest`, or an ISO 8601 time, says where to go on"
 )
+# Group offsets expire after days without a commit; an hour keeps far away from that.
+KEEP_ALIVE_SECONDS = 3600.0
 
 
 class Metadata(msgspec.Struct, frozen=True):
